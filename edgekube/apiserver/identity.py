@@ -1,0 +1,58 @@
+"""Who asks, for what, and whether they may: the words that authentication, authorization, admission and handlers share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An authenticated identity (authentication.k8s.io/v1 UserInfo)."""
+
+    name: str
+    groups: Sequence[str] = ()
+    uid: str = ""
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """What the TLS layer verified against our CA: subject CN, its O values, and the DER bytes."""
+
+    common_name: str
+    organizations: Sequence[str]
+    der: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """One question to an authorizer. Resource requests set `resource`; others only `path`."""
+
+    user: User
+    verb: str
+    resource: str = ""
+    subresource: str = ""
+    group: str = ""
+    version: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+
+class Decision(NamedTuple):
+    allowed: bool
+    reason: str = ""
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, authorization: str, certificate: PeerCertificate | None) -> User | None:
+        """None: no credentials were given (anonymous). Raises Unauthorized for credentials that are wrong.
+        `authorization` is the header's value, or a WebSocket bearer sub-protocol rewritten as one."""
+
+
+class Authorizer(Protocol):
+    def authorize(self, attributes: Attributes) -> Decision:
+        """Synchronous: rules live in memory and follow their objects' events."""

@@ -1,0 +1,127 @@
+"""All settings: one frozen dataclass per component, and `load`, which lays flags over environment over file over defaults.
+
+A flag `--data-dir`, the key `data-dir` of the configuration file and `EDGEKUBE_DATA_DIR` are the same setting. Each field's metadata carries
+its help text; lists are comma-separated in flags and environment. Everything that names something on the host (paths, links, tables, cgroups)
+derives from data-dir, run-dir and node-name, so that several nodes run side by side on one machine.
+"""
+
+import hashlib
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message names it."""
+
+
+def setting(default: Any, text: str, *, hidden: bool = False) -> Any:
+    """A field with its help text."""
+    return field(default=default, metadata={"help": text, "hidden": hidden})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a user can set for a server (an agent uses those of the node)."""
+
+    data_dir: Path = setting(Path("/var/lib/edgekube"), "where everything that must survive lives")
+    run_dir: Path = setting(Path("/run/edgekube"), "sockets, pinned namespaces and the runtime's state; should be a tmpfs")
+    write_kubeconfig: Path = setting(Path("/etc/edgekube/kubeconfig.yaml"), "where the admin kubeconfig is written, mode 0600")
+    bind_address: str = setting("0.0.0.0", "address the API listens on")
+    https_port: int = setting(6443, "port of the API")
+    advertise_address: str = setting("", "address others reach this server at (default: the node's)")
+    tls_san: tuple[str, ...] = setting((), "more names and addresses for the API's certificate")
+    cluster_cidr: str = setting("10.42.0.0/16", "range of pod addresses")
+    service_cidr: str = setting("10.43.0.0/16", "range of Service addresses")
+    cluster_dns: str = setting("10.43.0.10", "address of the cluster's DNS")
+    cluster_domain: str = setting("cluster.local", "domain of the cluster's names")
+    node_port_range: str = setting("30000-32767", "ports for Services of type NodePort")
+    node_name: str = setting("", "name of this node (default: the host name)")
+    node_ip: str = setting("", "address of this node (default: of the default route, else any)")
+    node_labels: tuple[str, ...] = setting((), "labels of this node, key=value")
+    node_taints: tuple[str, ...] = setting((), "taints of this node at registration, key=value:effect")
+    disable_agent: bool = setting(False, "run only the control plane, no node")
+    kubelet_port: int = setting(10250, "port of the kubelet's API")
+    max_pods: int = setting(110, "pods this node takes")
+    eviction_hard_memory: str = setting("100Mi", "free memory below which pods are evicted")
+    container_log_max_size: str = setting("10Mi", "size at which a container's log is rotated")
+    container_log_max_files: int = setting(5, "log files kept per container")
+    container_runtime_socket: str = setting("", "socket of a podman service to use instead of our own")
+    resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
+    write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)")
+    event_ttl_seconds: int = setting(3600, "how long Events are kept")
+    log_level: str = setting("info", "debug, info, warning or error")
+
+    @property
+    def instance(self) -> str:
+        """A short stable id of this installation on this machine, for names that must not collide."""
+        return hashlib.sha256(f"{self.data_dir}|{self.run_dir}|{self.node_name}".encode()).hexdigest()[:8]
+
+    @property
+    def kubernetes_address(self) -> str:
+        """ClusterIP of the `kubernetes` Service: the first of the range."""
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def node_ports(self) -> range:
+        low, _, high = self.node_port_range.partition("-")
+        return range(int(low), int(high) + 1)
+
+
+def key_of(name: str) -> str:
+    """`data_dir` -> `data-dir`: the name of a setting in flags and files."""
+    return name.replace("_", "-")
+
+
+def load(flags: Mapping[str, Any], *, environ: Mapping[str, str], file: Mapping[str, Any]) -> Settings:
+    """Lay the sources over each other. `flags` and `file` are keyed `data-dir`. Raises ConfigError naming the setting and its source."""
+    known = {key_of(f.name): f for f in fields(Settings)}
+    for key in file:
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r} in the configuration file")
+    values: dict[str, Any] = {}
+    for key, spec in known.items():
+        variable = f"EDGEKUBE_{spec.name.upper()}"
+        for source, found in ((f"--{key}", flags.get(key)), (variable, environ.get(variable)), (f"{key} in the file", file.get(key))):
+            if found is not None:
+                values[spec.name] = _convert(found, spec.default, source)
+                break
+    values["node_name"] = (values.get("node_name") or socket.gethostname()).lower()
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _convert(value: Any, default: Any, source: str) -> Any:
+    try:
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else {"true": True, "1": True, "false": False, "0": False, "": True}[str(value).lower()]
+        if isinstance(default, int):
+            return int(value)
+        if isinstance(default, Path):
+            return Path(os.path.abspath(str(value)))
+        if isinstance(default, tuple):
+            parts: Sequence[Any] = value.split(",") if isinstance(value, str) else value
+            return tuple(str(part) for entry in parts for part in str(entry).split(",") if part)
+        return str(value)
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{source}: {value!r} is not a valid {type(default).__name__}") from None
+
+
+def _check(settings: Settings) -> None:
+    for name in ("cluster_cidr", "service_cidr"):
+        try:
+            ipaddress.ip_network(getattr(settings, name))
+        except ValueError as error:
+            raise ConfigError(f"--{key_of(name)}: {error}") from None
+    pods, services = ipaddress.ip_network(settings.cluster_cidr), ipaddress.ip_network(settings.service_cidr)
+    if pods.overlaps(services):
+        raise ConfigError(f"--cluster-cidr {pods} and --service-cidr {services} overlap")
+    if ipaddress.ip_address(settings.cluster_dns) not in services:
+        raise ConfigError(f"--cluster-dns {settings.cluster_dns} is not in --service-cidr {services}")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"--log-level: {settings.log_level!r} is not one of debug, info, warning, error")

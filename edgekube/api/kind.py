@@ -79,6 +79,9 @@ class Kind:
     default_propagation: str = "Background"
     allow_create_on_update: bool = False
     unconditional_update: bool = True
+    store_bucket: str = ""  # set when versions of one resource live in different groups (events): the bucket they share
+    to_storage: Callable[[Obj], Obj] | None = None  # this version -> the stored version of the shared bucket; None: stored as it is
+    from_storage: Callable[[Obj], Obj] | None = None  # the stored version -> this version
 
     def __hash__(self) -> int:
         return hash((self.group, self.version, self.plural))
@@ -93,6 +96,8 @@ class Kind:
     @property
     def bucket(self) -> str:
         """The store bucket; versions of one resource share it."""
+        if self.store_bucket:
+            return self.store_bucket
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property

@@ -1,0 +1,14 @@
+"""ServiceAccount."""
+
+from edgekube.api.kind import Kind
+
+SERVICE_ACCOUNT = Kind(
+    group="",
+    version="v1",
+    kind="ServiceAccount",
+    plural="serviceaccounts",
+    singular="serviceaccount",
+    short=("sa",),
+    schema="io.k8s.api.core.v1.ServiceAccount",
+    subresources={"token": ("create",)},
+)

@@ -1,8 +1,8 @@
 """All settings: one frozen dataclass per component, and `load`, which lays flags over environment over file over defaults.
 
-A flag `--data-dir`, the key `data-dir` of the configuration file and `EDGEKUBE_DATA_DIR` are the same setting. Each field's metadata carries
-its help text; lists are comma-separated in flags and environment. Everything that names something on the host (paths, links, tables, cgroups)
-derives from data-dir, run-dir and node-name, so that several nodes run side by side on one machine.
+A flag `--data-dir`, the key `data-dir` of the configuration file and `EDGEKUBE_DATA_DIR` are the same setting. Each field's
+metadata carries its help text; lists are comma-separated in flags and environment. Everything that names something on the host
+(paths, links, tables, cgroups) derives from data-dir, run-dir and node-name, so that several nodes run side by side on one machine.
 """
 
 import hashlib

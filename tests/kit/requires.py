@@ -1,0 +1,62 @@
+"""What a test needs from the machine. A missing thing skips loudly, and fails where it was promised.
+
+`pytestmark = needs("root", "podman")`. `EDGEKUBE_REQUIRE=podman,netns` (or `all`) turns the skip into a failure: a job that is meant to
+run those tests can then never pass by skipping them.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+
+def _netns() -> bool:
+    return os.geteuid() == 0 and subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode == 0
+
+
+def _nft() -> bool:
+    probe = ["unshare", "-n", "nft", "add table ip probe; add chain ip probe c { type nat hook output priority 0; }"]
+    return os.geteuid() == 0 and shutil.which("nft") is not None and subprocess.run(probe, check=False, capture_output=True).returncode == 0
+
+
+_PROBES: dict[str, Callable[[], bool]] = {
+    "root": lambda: os.geteuid() == 0,
+    "podman": lambda: shutil.which("podman") is not None and shutil.which("conmon") is not None and os.geteuid() == 0,
+    "busybox": lambda: os.path.exists("/bin/busybox") or os.path.exists("/usr/bin/busybox"),
+    "kubectl": lambda: shutil.which(kubectl()) is not None,
+    "netns": _netns,
+    "nft": _nft,
+    "wrk": lambda: shutil.which("wrk") is not None,
+    "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
+    "schema": lambda: _importable("kubernetes_validate"),
+}
+
+
+def kubectl() -> str:
+    """The kubectl the tests drive; EDGEKUBE_TEST_KUBECTL names another one."""
+    return os.environ.get("EDGEKUBE_TEST_KUBECTL", "kubectl")
+
+
+def _importable(module: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(module) is not None
+
+
+@functools.cache
+def has(what: str) -> bool:
+    """Whether this machine has it; probed once."""
+    return _PROBES[what]()
+
+
+def needs(*things: str) -> pytest.MarkDecorator:
+    """A mark for a module, class or test."""
+    missing = [thing for thing in things if not has(thing)]
+    promised = set(os.environ.get("EDGEKUBE_REQUIRE", "").split(","))
+    broken = [thing for thing in missing if thing in promised or "all" in promised]
+    if broken:
+        raise RuntimeError(f"EDGEKUBE_REQUIRE promises {', '.join(broken)}, but this machine does not have it")
+    return pytest.mark.skipif(bool(missing), reason=f"NOT TESTED HERE: needs {', '.join(missing)}")

@@ -1,0 +1,47 @@
+"""Addresses of one node's pod range, handed out round robin so that an address rests as long as possible before it is used again.
+
+Pure memory: after a restart the addresses in use are told by the kernel's links (see attach.py).
+"""
+
+import ipaddress
+
+
+class RangeFull(Exception):
+    """Every address of the node's pod range is in use."""
+
+
+class Addresses:
+    """The allocator. The first host address (.1) is the node's own; network and broadcast addresses are never given out."""
+
+    def __init__(self, cidr: str) -> None:
+        self.network = ipaddress.ip_network(cidr)
+        if self.network.num_addresses < 8:
+            raise ValueError(f"pod range {cidr} is too small")
+        self.own = str(self.network[1])
+        self._size = self.network.num_addresses
+        self._next = 2
+        self._used: dict[str, str] = {}
+
+    def __contains__(self, address: str) -> bool:
+        return ipaddress.ip_address(address) in self.network
+
+    def claim(self, address: str, owner: str) -> None:
+        """Note an address found in use."""
+        self._used[address] = owner
+        if address in self:
+            self._next = max(self._next, int(ipaddress.ip_address(address)) - int(self.network[0]) + 1)
+
+    def take(self, owner: str) -> str:
+        """A free address. Raises RangeFull."""
+        for step in range(self._size):
+            offset = 2 + (self._next - 2 + step) % (self._size - 3)
+            address = str(self.network[offset])
+            if address not in self._used:
+                self._used[address] = owner
+                self._next = offset + 1
+                return address
+        raise RangeFull(f"all addresses of {self.network} are in use")
+
+    def release(self, owner: str) -> None:
+        for address in [address for address, held in self._used.items() if held == owner]:
+            del self._used[address]

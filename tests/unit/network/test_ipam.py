@@ -1,0 +1,37 @@
+"""Addresses: round robin, claims from the kernel, exhaustion."""
+
+import pytest
+
+from edgekube.network.ipam import Addresses, RangeFull
+
+
+def test_own_network_and_broadcast_are_never_given_out():
+    pool = Addresses("10.42.3.0/28")
+    given = {pool.take(f"pod{n}") for n in range(13)}
+    assert pool.own == "10.42.3.1"
+    assert given == {f"10.42.3.{n}" for n in range(2, 15)}
+    with pytest.raises(RangeFull, match="10.42.3.0/28"):
+        pool.take("one more")
+
+
+def test_a_released_address_rests_until_the_others_were_used():
+    pool = Addresses("10.42.3.0/28")
+    first = pool.take("a")
+    pool.release("a")
+    others = [pool.take(f"b{n}") for n in range(12)]
+    assert first not in others
+    assert pool.take("c") == first
+
+
+def test_claimed_addresses_are_not_given_out_again():
+    pool = Addresses("10.42.3.0/24")
+    pool.claim("10.42.3.2", "old")
+    pool.claim("10.42.3.9", "older")
+    assert pool.take("new") == "10.42.3.10"
+    pool.release("old")
+    assert "10.42.3.2" in {pool.take(f"n{n}") for n in range(251)}
+
+
+def test_too_small_a_range_is_refused():
+    with pytest.raises(ValueError, match="too small"):
+        Addresses("10.42.3.0/30")

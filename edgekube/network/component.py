@@ -6,9 +6,9 @@ attached, also across restarts of edgekube; nothing is torn down when edgekube s
 
 import asyncio
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgekube.api.catalog import NODE
 from edgekube.client.protocol import Client
@@ -74,7 +74,7 @@ class NodeNetwork:
     async def _prepare(self, cidr: str) -> None:
         pool = Addresses(cidr)
         await self._thread.run(links.ensure_node, own=pool.own, service_cidr=self._config.service_cidr, dns=self._config.dns)
-        if any(Path("/sys/class/net").glob("ek*")):
+        if any(name.startswith("ek") for _, name in socket.if_nameindex()):
             for found in await self._thread.run(links.attachments, self._config.instance):
                 if found.address:
                     pool.claim(found.address, found.uid)

@@ -115,6 +115,7 @@ def _configure_host(route: Any, index: int | None, wanted: Attachment, *, instan
         (entry,) = pod.get_links(eth0)
         mac = entry.get_attr("IFLA_ADDRESS")
     set_sysctl(f"net/ipv4/conf/{wanted.link}/rp_filter", "1")
+    set_sysctl(f"net/ipv4/conf/{wanted.link}/route_localnet", "1")  # NodePorts on 127.0.0.1; the proxy drops such packets from pods
     with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
         set_sysctl(f"net/ipv6/conf/{wanted.link}/disable_ipv6", "1")
     route.link("set", index=index, state="up")

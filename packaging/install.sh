@@ -1,0 +1,80 @@
+#!/bin/sh
+# Install edgekube from this checkout and start a single-node cluster. Running it again upgrades, and starts a stopped cluster.
+#
+#   packaging/install.sh [flags for `edgekube server`...]
+#
+# Needs root on Debian 12/13 or Ubuntu 22.04+, the distribution's packages and PyPI. Installs what is missing, makes a Python
+# environment of its own in /usr/local/lib/edgekube, puts `edgekube` on the PATH, and returns when the cluster is ready.
+# With systemd the cluster is the service `edgekube`; without, a background process (log: /var/log/edgekube.log).
+set -eu
+
+HERE=$(cd "$(dirname "$0")/.." && pwd)
+HOME_DIR=/usr/local/lib/edgekube
+LAUNCHER=/usr/local/bin/edgekube
+LOG=/var/log/edgekube.log
+ENV_FILE=/etc/edgekube/edgekube.env
+PACKAGES="podman conmon crun runc nftables libnftables1 iproute2 python3 python3-venv ca-certificates"
+
+say() { echo "edgekube: $*"; }
+fail() { echo "edgekube: $*" >&2; exit 1; }
+
+[ "$(id -u)" = 0 ] || fail "installing needs root: run it with sudo"
+[ "$(uname -s)" = Linux ] || fail "edgekube runs on Linux only"
+[ -f "$HERE/pyproject.toml" ] || fail "$HERE is not a checkout of edgekube"
+
+install_packages() {
+    missing=""
+    for package in $PACKAGES; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    say "installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086  # a list of words on purpose
+    apt-get install -y -q --no-install-recommends $missing >/tmp/edgekube-apt.log 2>&1 ||
+        { apt-get update -q >>/tmp/edgekube-apt.log 2>&1 && apt-get install -y -q --no-install-recommends $missing >>/tmp/edgekube-apt.log 2>&1; } ||
+        { tail -n 5 /tmp/edgekube-apt.log >&2; fail "the packages$missing could not be installed"; }
+    rm -f /tmp/edgekube-apt.log
+}
+
+install_program() {
+    # Built aside and moved into place: a broken download leaves the running version alone.
+    stamp=$(cd "$HERE" && find edgekube pyproject.toml -type f ! -name '*.pyc' -exec sha256sum {} + | sort | sha256sum | cut -c1-16)
+    target="$HOME_DIR/$stamp"
+    if [ ! -x "$target/bin/edgekube" ]; then
+        say "installing the program"
+        rm -rf "$target"
+        mkdir -p "$HOME_DIR"
+        /usr/bin/python3 -m venv "$target" || fail "python3 -m venv failed"
+        "$target/bin/python" -m pip install -q --disable-pip-version-check "$HERE" ||
+            { rm -rf "$target"; fail "the program could not be installed from $HERE"; }
+    fi
+    ln -sfn "$target/bin/edgekube" "$LAUNCHER.new"
+    mv -Tf "$LAUNCHER.new" "$LAUNCHER"
+    for old in "$HOME_DIR"/*; do
+        [ "$old" = "$target" ] || rm -rf "$old"
+    done
+}
+
+start_with_systemd() {
+    sed "s|^ExecStart=.*|ExecStart=$LAUNCHER server$1|" "$HERE/systemd/edgekube.service" >/etc/systemd/system/edgekube.service
+    systemctl daemon-reload
+    systemctl enable -q edgekube.service
+    systemctl restart edgekube.service || fail "the service did not start: see journalctl -u edgekube"
+}
+
+start_in_background() {
+    # shellcheck disable=SC2086  # the flags, as words
+    "$LAUNCHER" stop >/dev/null 2>&1 || true
+    setsid nohup "$LAUNCHER" server $1 >>"$LOG" 2>&1 </dev/null &
+    "$LAUNCHER" status --wait 60 --quiet || { tail -n 3 "$LOG" >&2; fail "the cluster did not become ready: see $LOG"; }
+}
+
+install_packages
+install_program
+flags=""
+for flag in "$@"; do flags="$flags $flag"; done
+mkdir -p /etc/edgekube
+[ -f "$ENV_FILE" ] || : >"$ENV_FILE"
+if [ -d /run/systemd/system ]; then start_with_systemd "$flags"; else start_in_background "$flags"; fi
+say "the cluster is ready: try 'edgekube kubectl get nodes', or 'export KUBECONFIG=/etc/edgekube/kubeconfig.yaml'"

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Install what the tests need, then run all of them: style, types, import contracts, tests.
+#
+#   tests/run.sh              everything that this machine can run; what it cannot is named at the end
+#   tests/run.sh -k watch     further arguments go to pytest (and only pytest runs)
+#
+# As root on Debian 12/13 or Ubuntu: containers, network namespaces and nftables are real. EDGEKUBE_REQUIRE=podman,netns makes a missing
+# thing a failure instead of a skip.
+set -eu
+cd "$(dirname "$0")/.."
+
+PACKAGES="podman conmon crun runc nftables libnftables1 iproute2 python3 python3-venv busybox-static ca-certificates wrk strace conntrack"
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    missing=""
+    for package in $PACKAGES; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $package"
+    done
+    command -v kubectl >/dev/null || missing="$missing kubernetes-client"
+    if [ -n "$missing" ]; then
+        echo "installing$missing"
+        export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086  # a list of words on purpose
+        apt-get update -q >/dev/null && apt-get install -y -q --no-install-recommends $missing >/dev/null
+    fi
+fi
+
+[ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
+.venv/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+
+if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
+
+.venv/bin/ruff check .
+.venv/bin/mypy
+.venv/bin/lint-imports
+exec .venv/bin/python -m pytest -q

@@ -37,7 +37,6 @@ class ProxyConfig:
     instance: str
     cluster_cidr: str
     service_cidr: str
-    own: str  # this node's address in the pod range
 
     @property
     def table(self) -> str:
@@ -51,7 +50,7 @@ class Proxy:
 
     def __init__(self, *, config: ProxyConfig, client: Client) -> None:
         self._config = config
-        self._frame = Frame(table=config.table, pods=config.cluster_cidr, services=config.service_cidr, own=config.own)
+        self._frame = Frame(table=config.table, pods=config.cluster_cidr, services=config.service_cidr)
         self._cache = Cache(client=client, sources=(SERVICE, ENDPOINT_SLICE))
         self._cache.add_index(ENDPOINT_SLICE, "service", _service_of)
         self._cache.on_change(SERVICE, self._service_changed)

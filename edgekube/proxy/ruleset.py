@@ -2,7 +2,8 @@
 
 Traps of nft 1.0.6 that shaped this: `typeof` maps with numgen break later rules, hence the random number travels in the packet mark;
 an element is changed by deleting and adding it in one transaction; no `}` right after a statement. A TCP client gets a reset: an ICMP
-error for a route through `lo` never reaches it.
+error for a route through `lo` never reaches it. Masquerading towards a pod takes the node's own address in the pod range: the pod's link has
+none, so the kernel takes the first global address there is, and that is the one on `lo`.
 """
 
 import hashlib
@@ -37,9 +38,8 @@ add rule ip {t} translate ip daddr . meta l4proto . th dport vmap @services
 add rule ip {t} translate fib daddr type local meta l4proto . th dport vmap @nodeports
 add rule ip {t} pre jump translate
 add rule ip {t} out jump translate
-add rule ip {t} post ct mark and {bit:#x} == {bit:#x} ct status dnat ip daddr {pods} snat to {own}
 add rule ip {t} post ct mark and {bit:#x} == {bit:#x} ct status dnat masquerade
-add rule ip {t} post ct status dnat ip saddr . ip daddr @loops snat to {own}
+add rule ip {t} post ct status dnat ip saddr . ip daddr @loops masquerade
 add rule ip {t} post ip saddr {pods} ip daddr != {{ {pods}, 224.0.0.0/4 }} masquerade
 add rule ip {t} spoof iifname "ek*" ip daddr 127.0.0.0/8 drop
 add rule ip {t} guard_forward ip daddr {services} meta l4proto tcp reject with tcp reset
@@ -56,7 +56,6 @@ class Frame:
     table: str
     pods: str
     services: str
-    own: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ def _target(endpoint: Endpoint) -> str:
 
 def whole(frame: Frame, wanted: Tables, *, leftovers: Iterable[str] = ()) -> str:
     """The complete table in one transaction. `leftovers` are commands that remove what an earlier run left and nothing wants."""
-    lines = [_FRAME.format(t=frame.table, bit=MASQUERADE_BIT, pods=frame.pods, services=frame.services, own=frame.own)]
+    lines = [_FRAME.format(t=frame.table, bit=MASQUERADE_BIT, pods=frame.pods, services=frame.services)]
     lines += _sets(frame.table, wanted.sets)
     for name in sorted(wanted.counts):
         lines += _count_chain(frame.table, name)

@@ -16,7 +16,7 @@ from tests.kit.requires import needs
 
 pytestmark = needs("root", "netns", "nft")
 
-FRAME = Frame(table="edgekube_test", pods="10.42.0.0/16", services="10.43.0.0/16", own="10.42.0.1")
+FRAME = Frame(table="edgekube_test", pods="10.42.0.0/16", services="10.43.0.0/16")
 SERVICE = Front("10.43.0.5", "tcp", 80)
 NODE_PORT = Front("", "tcp", 30080)
 

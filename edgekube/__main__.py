@@ -1,0 +1,14 @@
+"""`python -m edgekube` and the `edgekube` program."""
+
+import sys
+
+from edgekube.cli.main import run
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

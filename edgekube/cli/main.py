@@ -1,0 +1,119 @@
+"""Which command, with which settings. COMMANDS is the one list."""
+
+import argparse
+import dataclasses
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgekube import config
+
+
+class Command(NamedTuple):
+    """A command: its module below edgekube.cli has `main(settings, arguments) -> int` and, if it has own arguments, `arguments(parser)`."""
+
+    name: str
+    text: str
+    passes_all: bool = False  # everything after the name goes through untouched
+
+
+COMMANDS = (
+    Command("server", "run the control plane and this node"),
+    Command("status", "whether the server on this machine is ready, and what is not"),
+    Command("stop", "stop the server on this machine; pods keep running"),
+    Command("check", "look whether this machine has what edgekube needs"),
+    Command("kubeconfig", "print the admin kubeconfig"),
+    Command("kubectl", "run kubectl as the cluster's administrator", passes_all=True),
+    Command("images", "bring images to this node without a registry, and list them"),
+    Command("uninstall", "remove edgekube, its pods and everything it made on this machine"),
+    Command("version", "print the version"),
+)
+
+_CONFIG_FILE = "/etc/edgekube/config.yaml"
+
+
+class Failure(Exception):
+    """A command failed; the message is the one line the user sees."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and run; returns the exit code."""
+    chosen = next((command for command in COMMANDS if argv and command.name == argv[0]), None)
+    try:
+        if chosen is not None and chosen.passes_all:
+            return int(_module(chosen).main(_settings({}), list(argv[1:])))
+        arguments = _parser(chosen).parse_args(argv)
+        if chosen is None:
+            raise Failure("no command was given")
+        return int(_module(chosen).main(_settings(vars(arguments)), arguments))
+    except (Failure, config.ConfigError) as error:
+        print(f"edgekube: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _module(command: Command) -> Any:
+    return importlib.import_module(f"edgekube.cli.{command.name}")
+
+
+def _parser(chosen: Command | None) -> argparse.ArgumentParser:
+    """Only the chosen command's module is imported: the arguments of the others are not needed."""
+    parser = argparse.ArgumentParser(prog="edgekube", description="Kubernetes in one process, for small Linux hosts.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.text, description=command.text, argument_default=argparse.SUPPRESS)
+        sub.add_argument("--config", metavar="PATH", help=f"configuration file (default {_CONFIG_FILE})")
+        _add_settings(sub, everything=command.name == "server")
+        if command is chosen and (add := getattr(_module(command), "arguments", None)) is not None:
+            add(sub)
+    return parser
+
+
+_EVERYWHERE = ("data-dir", "run-dir", "node-name", "write-kubeconfig")
+
+
+def _add_settings(parser: argparse.ArgumentParser, *, everything: bool) -> None:
+    for spec in dataclasses.fields(config.Settings):
+        key = config.key_of(spec.name)
+        if not (everything or key in _EVERYWHERE):
+            continue
+        default = spec.default
+        text = f"{spec.metadata['help']} (default {default})" if default not in ("", (), False) else spec.metadata["help"]
+        if isinstance(default, bool):
+            parser.add_argument(f"--{key}", nargs="?", const="true", metavar="BOOL", help=text)
+        elif isinstance(default, tuple):
+            parser.add_argument(f"--{key}", action="append", metavar="LIST", help=text)
+        else:
+            parser.add_argument(f"--{key}", metavar=type(default).__name__.upper().replace("POSIX", ""), help=text)
+
+
+def _settings(arguments: Mapping[str, Any]) -> config.Settings:
+    flags = {config.key_of(name): value for name, value in arguments.items()}
+    named = flags.get("config") or os.environ.get("EDGEKUBE_CONFIG")
+    return config.load(flags, environ=os.environ, file=_read_file(Path(named or _CONFIG_FILE), required=bool(named)))
+
+
+def _read_file(path: Path, *, required: bool) -> Mapping[str, Any]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        if required:
+            raise Failure(f"the configuration file {path} does not exist") from None
+        return {}
+    except OSError as error:
+        raise Failure(f"the configuration file {path} can not be read: {error.strerror}") from None
+    import yaml
+
+    try:
+        found = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise Failure(f"the configuration file {path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise Failure(f"the configuration file {path} must be a mapping of settings")
+    return found

@@ -1,0 +1,51 @@
+"""`edgekube stop`: end the server process; containers, links and rules stay as they are."""
+
+import os
+import select
+import signal
+import subprocess
+from argparse import Namespace
+
+from edgekube.cli.main import Failure
+from edgekube.config import Settings
+from edgekube.lib.pidfile import running
+
+_DEADLINE_SECONDS = 40
+
+
+def main(settings: Settings, arguments: Namespace) -> int:
+    """Stop it and wait until it is gone."""
+    pid = running(settings.run_dir / "edgekube.pid")
+    if not pid:
+        print("edgekube is not running")
+        return 0
+    if _service_active():
+        subprocess.run(["systemctl", "stop", "edgekube.service"], check=False)
+    stop_process(pid)
+    print(f"edgekube (process {pid}) has stopped; its pods keep running")
+    return 0
+
+
+def stop_process(pid: int) -> None:
+    """SIGTERM, wait, SIGKILL at the deadline. Raises Failure if that is not allowed."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        if not select.select([descriptor], [], [], _DEADLINE_SECONDS)[0]:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [], _DEADLINE_SECONDS)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise Failure(f"process {pid} belongs to root: try sudo") from None
+    finally:
+        os.close(descriptor)
+
+
+def _service_active() -> bool:
+    if not os.path.isdir("/run/systemd/system"):
+        return False
+    return subprocess.run(["systemctl", "is-active", "-q", "edgekube.service"], check=False).returncode == 0

@@ -1,12 +1,9 @@
-"""Requests and responses of the core, independent of the HTTP library, and what a path means.
-
-`/apis/apps/v1/namespaces/default/deployments/web/scale` is read once into a `Target`; the RBAC attributes fall out of it.
-Source of the rules: k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
-"""
+"""Requests and responses of the core, independent of the HTTP library. What a path means is in `target`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from edgekube.apiserver.identity import ANONYMOUS, PeerCertificate, User
 
@@ -24,6 +21,7 @@ class Request:
     remote: str = ""
     user: User = ANONYMOUS
     warnings: list[str] = field(default_factory=list)  # sent as Warning headers: 299 - "..."
+    head: bytes = b""  # request line and headers as they came, for tunnels
 
     def param(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
@@ -59,7 +57,31 @@ class TunnelResponse:
     run: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-AnyResponse = Response | StreamResponse | TunnelResponse
+class Sink(Protocol):
+    """Where a push response writes. Nothing waits: look at `buffered` and hold back. Writes after the client left do nothing."""
+
+    def write(self, data: bytes, chunk: bytes) -> None:
+        """`data`, also given framed as one HTTP/1.1 chunk so that many sinks can share the framing."""
+
+    def buffered(self) -> int:
+        """Bytes the client has not taken yet."""
+
+    def close(self) -> None:
+        """End the answer after what was written; idempotent."""
+
+
+@dataclass(slots=True)
+class PushResponse:
+    """An answer that others write (watch): `start` registers the sink and returns at once; the answer lasts until the sink is closed or
+    the client leaves, then `stop` is called once."""
+
+    start: Callable[[Sink], None]
+    stop: Callable[[], None]
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+AnyResponse = Response | StreamResponse | PushResponse | TunnelResponse
 
 
 @dataclass(frozen=True, slots=True)

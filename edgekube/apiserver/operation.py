@@ -1,0 +1,30 @@
+"""What one call asks of one resource, after its path and options are read: what verbs, subresources and the in-process client share."""
+
+from dataclasses import dataclass, field
+
+from edgekube.api.kind import Kind
+from edgekube.apiserver.identity import User
+
+IGNORE, WARN, STRICT = "Ignore", "Warn", "Strict"
+
+
+@dataclass(slots=True)
+class Operation:
+    """`name` is "" where a collection is addressed. `subresource` is "" for the object itself."""
+
+    kind: Kind
+    user: User
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    dry_run: bool = False
+    field_manager: str = ""
+    field_validation: str = IGNORE  # what to do about fields nobody knows: Ignore, Warn, Strict
+    force: bool = False  # server-side apply: take over other managers' fields
+    rest: str = ""  # what follows a proxy subresource
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def resource(self) -> str:
+        """`deployments.apps`, as messages write it."""
+        return f"{self.kind.plural}.{self.kind.group}" if self.kind.group else self.kind.plural

@@ -1,0 +1,1 @@
+"""Subresources, one file each. `protocol` says what one is; the assembly hands the server the list."""

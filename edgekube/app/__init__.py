@@ -1,0 +1,6 @@
+"""The assembly: the only package that knows all the others. `server.py` is an ordered list of components and what each is given.
+
+    preflight.py  what the host must have, checked before anything is made        host.py       addresses of this machine
+    paths.py      where everything lives                                           process.py    one loop, signals, readiness, exit codes
+    server.py     the parts of a server, in the order they start                   removal.py    what uninstall takes away
+"""

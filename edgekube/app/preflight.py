@@ -1,0 +1,118 @@
+"""What this machine must have, looked at before anything is made. Each finding: what is wrong, how it shows, what to do.
+
+`refusals` stop a server from starting (one line each); `edgekube check` shows all findings.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekube.config import Settings
+from edgekube.lib.process import ProgramMissing, require
+
+PROGRAMS = (("podman", "podman"), ("conmon", "conmon"), ("nft", "nftables"))
+RUNTIMES = ("crun", "runc")
+_LEAST_FREE = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`fatal`: a server can not run like this."""
+
+    check: str
+    ok: bool
+    text: str
+    fix: str = ""
+    fatal: bool = True
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """All checks, in order."""
+    return [finding for check in CHECKS for finding in check(settings)]
+
+
+def refusals(settings: Settings) -> list[str]:
+    """One line for each reason not to start."""
+    return [f"{found.text}: {found.fix}" if found.fix else found.text for found in examine(settings) if found.fatal and not found.ok]
+
+
+def _root(settings: Settings) -> Sequence[Finding]:
+    if settings.disable_agent or os.geteuid() == 0:
+        return (Finding("root", True, "running as root" if os.geteuid() == 0 else "no root needed without a node"),)
+    return (Finding("root", False, "a node makes namespaces, links and rules, which needs root", "run it with sudo"),)
+
+
+def _programs(settings: Settings) -> Sequence[Finding]:
+    if settings.disable_agent:
+        return ()
+    found = []
+    for program, package in PROGRAMS:
+        try:
+            found.append(Finding(program, True, require(program, package=package)))
+        except ProgramMissing as error:
+            found.append(Finding(program, False, str(error)))
+    runtimes = [name for name in RUNTIMES if _where(name)]
+    if runtimes:
+        found.append(Finding("OCI runtime", True, ", ".join(runtimes)))
+    else:
+        found.append(Finding("OCI runtime", False, "neither crun nor runc was found", "install the package crun"))
+    return found
+
+
+def _where(program: str) -> str | None:
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
+
+
+def _kernel(settings: Settings) -> Sequence[Finding]:
+    if settings.disable_agent:
+        return ()
+    missing = [name for name in ("net", "ipc", "uts", "pid", "mnt") if not Path(f"/proc/self/ns/{name}").exists()]
+    found = [Finding(f"{name} namespaces", False, f"the kernel has no {name} namespaces") for name in missing]
+    controllers = cgroup_controllers()
+    for name in ("memory", "cpu", "pids"):
+        known = name in controllers
+        text = f"cgroup controller {name}"
+        fix = "add cgroup_enable=memory to the kernel command line" if name == "memory" else "enable it in the kernel"
+        found.append(Finding(text, known, text if known else f"the {text} is missing: limits of pods will not hold", fix, fatal=False))
+    return found
+
+
+def cgroup_controllers() -> set[str]:
+    """Controllers of cgroup v2, or those mounted as v1."""
+    unified = Path("/sys/fs/cgroup/cgroup.controllers")
+    if unified.exists():
+        return set(unified.read_text().split())
+    return {entry.name for entry in Path("/sys/fs/cgroup").iterdir()} if Path("/sys/fs/cgroup").is_dir() else set()
+
+
+def _port(settings: Settings) -> Sequence[Finding]:
+    wanted = [("the API", settings.bind_address, settings.https_port)]
+    if not settings.disable_agent:
+        wanted.append(("the kubelet", settings.bind_address, settings.kubelet_port))
+    found = []
+    for what, address, port in wanted:
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
+            found.append(Finding(f"port {port}", True, f"port {port} for {what} is free"))
+        except OSError as error:
+            why = f"port {port} for {what} can not be used: {(error.strerror or str(error)).lower()}"
+            found.append(Finding(f"port {port}", False, why, f"see who has it with: ss -ltnp 'sport = :{port}'"))
+    return found
+
+
+def _space(settings: Settings) -> Sequence[Finding]:
+    folder = settings.data_dir
+    while not folder.exists():
+        folder = folder.parent
+    state = os.statvfs(folder)
+    free = state.f_bavail * state.f_frsize
+    text = f"{free >> 20} MiB free for {settings.data_dir}"
+    return (Finding("disk", free >= _LEAST_FREE, text, f"at least {_LEAST_FREE >> 20} MiB are needed to start"),)
+
+
+CHECKS: tuple[Callable[[Settings], Sequence[Finding]], ...] = (_root, _programs, _kernel, _port, _space)

@@ -1,0 +1,103 @@
+"""One process: one event loop, signals, readiness told once, and every way to fail told in one line.
+
+Nothing is made before the preflight has passed and the lock of the run directory is held.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+
+from edgekube.app import preflight
+from edgekube.app.paths import paths_of
+from edgekube.config import Settings
+from edgekube.lib import log as logs
+from edgekube.lib.pidfile import AlreadyRunning, PidFile, running
+from edgekube.lib.supervise import StartTimeout
+from edgekube.lib.systemd import notify
+from edgekube.store.protocol import StoreDamaged, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+_SWITCH_SECONDS = 0.0005  # the store's thread gets the interpreter back in half a millisecond instead of five
+_KNOWN = (StoreDamaged, StoreUnavailable, StartTimeout, OSError)
+
+
+def serve(settings: Settings) -> int:
+    """Run a server until SIGTERM or SIGINT. Returns the exit code."""
+    logs.set_up(settings.log_level)
+    paths = paths_of(settings)
+    # A server that runs here already is the reason to tell, not the ports it uses.
+    reasons = [] if running(paths.pid) else preflight.refusals(settings)
+    if reasons:
+        return _failed("; ".join(reasons))
+    try:
+        paths.ensure()
+        lock = PidFile(paths.pid)
+    except AlreadyRunning as error:
+        return _failed(f"another edgekube uses {paths.run}: {error}")
+    except OSError as error:
+        return _failed(f"{error.filename} can not be made: {error.strerror}")
+    try:
+        return _run(settings)
+    finally:
+        lock.close()
+
+
+def _run(settings: Settings) -> int:
+    import uvloop
+
+    from edgekube.app.server import run_server
+
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_stopped(settings, run_server))
+    except BaseExceptionGroup as group:
+        return _crashed(group)
+    except (*_KNOWN, RuntimeError) as error:
+        return _crashed(error)
+    return 0
+
+
+async def _until_stopped(settings: Settings, run_server: Callable[[Settings, asyncio.Event, Callable[[], None]], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run_server(settings, stop, _announce)
+    notify("STOPPING=1")
+
+
+def _announce() -> None:
+    """All parts are ready: tell systemd and whoever reads stderr; what start-up made is not garbage to be looked at again."""
+    gc.collect()
+    gc.freeze()
+    notify("READY=1")
+    sys.stderr.write("edgekube is ready\n")
+
+
+def _crashed(error: BaseException) -> int:
+    reasons = list(dict.fromkeys(_leaves(error)))
+    for leaf in reasons:
+        if not isinstance(leaf, _KNOWN):
+            log.error("internal error", exc_info=leaf)
+    return _failed("; ".join(str(leaf) or type(leaf).__name__ for leaf in reasons))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _failed(reason: str) -> int:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"edgekube: {reason}\n")
+    return 1

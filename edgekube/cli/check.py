@@ -1,0 +1,27 @@
+"""`edgekube check`: does this machine have what edgekube needs?"""
+
+from argparse import ArgumentParser, Namespace
+
+from edgekube.app.preflight import examine
+from edgekube.config import Settings
+from edgekube.lib.pidfile import running
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--https-port", type=int, metavar="PORT", help="port of the API")
+    parser.add_argument("--kubelet-port", type=int, metavar="PORT", help="port of the kubelet's API")
+    parser.add_argument("--disable-agent", action="store_true", help="look only at what a control plane without node needs")
+
+
+def main(settings: Settings, arguments: Namespace) -> int:
+    """One line a finding; exit code 1 if a server could not start."""
+    ours = running(settings.run_dir / "edgekube.pid")
+    bad = 0
+    for found in examine(settings):
+        if ours and found.check.startswith("port "):
+            print(f"  ok    {found.check} is used by edgekube itself (process {ours})")
+            continue
+        mark = "ok  " if found.ok else "FAIL" if found.fatal else "warn"
+        print(f"  {mark}  {found.text}" + (f"\n        fix: {found.fix}" if found.fix and not found.ok else ""))
+        bad += found.fatal and not found.ok
+    return 1 if bad else 0

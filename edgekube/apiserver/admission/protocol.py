@@ -1,6 +1,6 @@
 """What an admission plugin is. Mutating hooks run in order before validation, validating hooks after it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,12 @@ class Admission:
     old: Obj | None
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
+    done: list[Callable[[], None]] = field(default_factory=list)  # the verb calls these once the write is committed or given up
+
+    def finish(self) -> None:
+        """Let go of what was reserved for this write. The verb calls it in a `finally`, whatever happened."""
+        while self.done:
+            self.done.pop()()
 
 
 class Plugin(Protocol):

@@ -5,7 +5,10 @@ The same notation as policy.py (upstream: bootstrappolicy/controller_policy.go).
 
 from edgekube.apiserver.bootstrap.policy import EVENTS, READ
 
-_SIGNERS = "kubernetes.io/legacy-unknown kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving"
+_SIGNERS = (
+    "kubernetes.io/legacy-unknown kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet"
+    " kubernetes.io/kubelet-serving"
+)
 
 CONTROLLERS: dict[str, tuple[str, ...]] = {
     "attachdetach-controller": (

@@ -55,9 +55,7 @@ NODE_RULES = (
 CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
     "cluster-admin": ("* : * : *", "* : url : *"),
     "system:monitoring": ("get : url : /metrics /metrics/slis /livez /readyz /healthz /livez/* /readyz/* /healthz/*",),
-    "system:discovery": (
-        "get : url : /livez /readyz /healthz /version /version/ /openapi /openapi/* /api /api/* /apis /apis/*",
-    ),
+    "system:discovery": ("get : url : /livez /readyz /healthz /version /version/ /openapi /openapi/* /api /api/* /apis /apis/*",),
     "system:basic-user": (
         "create : authorization.k8s.io : selfsubjectaccessreviews selfsubjectrulesreviews",
         "create : authentication.k8s.io : selfsubjectreviews",

@@ -1,0 +1,43 @@
+"""Settings: flags over environment over file over defaults, each wrong value named with its source."""
+
+import pytest
+
+from edgekube.config import ConfigError, load
+
+
+def test_sources_in_order():
+    found = load(
+        {"https-port": "1"}, environ={"EDGEKUBE_HTTPS_PORT": "2", "EDGEKUBE_MAX_PODS": "3"}, file={"max-pods": 4, "log-level": "debug"}
+    )
+    assert (found.https_port, found.max_pods, found.log_level, found.kubelet_port) == (1, 3, "debug", 10250)
+
+
+def test_derived_values():
+    found = load({"service-cidr": "10.96.0.0/12", "cluster-dns": "10.96.0.10", "node-name": "Pi"}, environ={}, file={})
+    assert (found.kubernetes_address, found.node_name) == ("10.96.0.1", "pi")
+    assert list(found.node_ports)[:1] == [30000]
+    assert len(found.instance) == 8
+
+
+def test_lists_and_switches():
+    found = load({"tls-san": ["a,b", "c"], "disable-agent": "true"}, environ={"EDGEKUBE_NODE_LABELS": "x=1,y=2"}, file={})
+    assert (found.tls_san, found.node_labels, found.disable_agent) == (("a", "b", "c"), ("x=1", "y=2"), True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "file", "message"),
+    [
+        ({"https-port": "x"}, {}, {}, "--https-port: 'x' is not a valid int"),
+        ({}, {"EDGEKUBE_HTTPS_PORT": "x"}, {}, "EDGEKUBE_HTTPS_PORT: 'x'"),
+        ({}, {}, {"https-port": "x"}, "https-port in the file"),
+        ({}, {}, {"htps-port": 1}, "unknown setting 'htps-port'"),
+        ({"disable-agent": "maybe"}, {}, {}, "--disable-agent"),
+        ({"cluster-cidr": "10.0.0.0/33"}, {}, {}, "--cluster-cidr"),
+        ({"cluster-cidr": "10.43.0.0/17"}, {}, {}, "overlap"),
+        ({"cluster-dns": "10.44.0.10"}, {}, {}, "--cluster-dns 10.44.0.10 is not in"),
+        ({"log-level": "loud"}, {}, {}, "--log-level"),
+    ],
+)
+def test_wrong_settings_are_named(flags, environ, file, message):
+    with pytest.raises(ConfigError, match=message):
+        load(flags, environ=environ, file=file)

@@ -1,0 +1,59 @@
+"""Uninstalling leaves the machine as it was: processes, links, routes, rules, mounts, namespaces, cgroups, files."""
+
+import subprocess
+from pathlib import Path
+
+from tests.e2e.manifests import pod, web
+from tests.kit import netns as ns
+from tests.kit.cluster import cluster
+from tests.kit.requires import needs
+
+pytestmark = needs("root", "podman", "netns", "nft", "busybox", "kubectl")
+
+
+def picture(c):
+    """Everything of the host that a cluster touches."""
+    return {
+        "network": ns.inside(c.netns, "ip -o addr; ip route; ip neigh; nft list ruleset"),
+        "mounts": [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(c.base) in line or str(c.run_dir) in line],
+        "processes": [
+            line for line in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+            if str(c.base) in line or str(c.run_dir) in line
+        ],
+        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("**/kubepods*") if path.is_dir()),
+        "logs": sorted(str(path) for path in Path("/var/log").glob("pods*/*")),
+    }  # fmt: skip
+
+
+def test_nothing_is_left(image):
+    with cluster(start=False) as c:
+        before = picture(c)
+        c.start()
+        c.edgekube("images", "import", str(image))
+        c.apply(web(2))
+        c.apply(
+            pod(
+                "memory",
+                "sleep 600",
+                spec="volumes: [{name: m, emptyDir: {medium: Memory}}]",
+                container="volumeMounts: [{name: m, mountPath: /m}]",
+            )
+        )
+        c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+        c.kubectl("wait", "--for=condition=Ready", "pod/memory", "--timeout=60s")
+        c.kill()
+        c.edgekube("uninstall", "--yes")
+        assert picture(c) == before
+        assert not c.data.exists()
+        assert not c.run_dir.exists()
+        assert not c.kubeconfig.exists()
+        c.edgekube("uninstall", "--yes")
+
+
+def test_it_asks_before_it_removes_anything():
+    with cluster(start=False) as c:
+        c.data.mkdir()
+        done = subprocess.run(c.argv("uninstall"), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode == 1
+        assert "--yes" in done.stderr
+        assert c.data.exists()

@@ -34,8 +34,11 @@ class Admission:
 class Plugin(Protocol):
     """`kinds` are the plurals it looks at (empty: all). Either hook may raise ApiError (mostly Forbidden)."""
 
-    name: str
-    kinds: Sequence[str]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> Sequence[str]: ...
 
     async def mutate(self, request: Admission) -> None:
         """May change `request.obj` in place."""

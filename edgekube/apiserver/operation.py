@@ -1,5 +1,6 @@
 """What one call asks of one resource, after its path and options are read: what verbs, subresources and the in-process client share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgekube.api.kind import Kind
@@ -23,6 +24,12 @@ class Operation:
     force: bool = False  # server-side apply: take over other managers' fields
     rest: str = ""  # what follows a proxy subresource
     warnings: list[str] = field(default_factory=list)
+    done: list[Callable[[], None]] = field(default_factory=list)  # what admission reserved: the verb calls `finish` when it is decided
+
+    def finish(self) -> None:
+        """Let go of reservations: a committed write is known by now, one that was given up needs none."""
+        while self.done:
+            self.done.pop()()
 
     @property
     def resource(self) -> str:

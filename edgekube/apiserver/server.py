@@ -125,6 +125,7 @@ class Server:
             old=old,
             dry_run=op.dry_run,
             warnings=op.warnings,
+            done=op.done,
         )
 
     def _plugins_for(self, kind: Kind) -> tuple[Plugin, ...]:

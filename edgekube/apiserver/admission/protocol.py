@@ -23,10 +23,10 @@ class Admission:
     old: Obj | None
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
-    done: list[Callable[[], None]] = field(default_factory=list)  # the verb calls these once the write is committed or given up
+    done: list[Callable[[], None]] = field(default_factory=list)  # the operation's: called once the write is committed or given up
 
     def finish(self) -> None:
-        """Let go of what was reserved for this write. The verb calls it in a `finally`, whatever happened."""
+        """Let go of what was reserved for this write: it failed, or it is tried again."""
         while self.done:
             self.done.pop()()
 

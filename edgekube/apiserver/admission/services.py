@@ -30,6 +30,7 @@ class ServiceAllocation(BasePlugin):
     async def mutate(self, request: Admission) -> None:
         if request.obj is None or request.operation not in ("CREATE", "UPDATE") or not is_write_of(request, "services"):
             return
+        request.finish()  # of an earlier attempt that lost a race
         service, old = request.obj, request.old
         spec = service.setdefault("spec", {})
         if old is not None:

@@ -137,7 +137,7 @@ def choose_container(pod: Obj, wanted: str) -> str:
         if wanted not in every:
             raise BadRequest(f"container {wanted} is not valid for pod {name}")
         return wanted
-    containers = spec.get("containers") or ()
+    containers: Sequence[Obj] = spec.get("containers") or ()
     if len(containers) == 1:
         return str(containers[0]["name"])
     if not containers:

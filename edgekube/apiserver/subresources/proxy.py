@@ -1,12 +1,13 @@
 """nodes/proxy, pods/proxy, services/proxy: HTTP passed on to a kubelet, a pod or one endpoint of a Service, upgrades included.
 
-Names may carry scheme and port: `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT`. Kubelets are reached through the NodeDialer, everything else directly.
+Names may carry scheme and port: `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT`. Kubelets are reached through the NodeDialer, all else
+directly.
 """
 
 import random
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from edgekube.api import catalog
@@ -169,8 +170,3 @@ def _port_number(text: str, op: Operation) -> int:
     if text and not text.isdigit():
         raise BadRequest(f'invalid {op.kind.singular} request "{op.name}"')
     return int(text or 80)
-
-
-def build(dialer: NodeDialer) -> Sequence[Any]:
-    """The proxies."""
-    return (ProxySubresource(dialer),)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from edgekube.config import Settings
 
+_DEFAULT = Settings()
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:
@@ -28,6 +30,23 @@ class Paths:
     @property
     def images(self) -> Path:
         return self.data / "images"
+
+    @property
+    def is_default(self) -> bool:
+        """The one installation of this machine; others (tests, several nodes on one machine) keep to their own folders."""
+        return self.data == _DEFAULT.data_dir
+
+    @property
+    def pod_logs(self) -> Path:
+        """Where kubectl's neighbours (log shippers) expect them."""
+        return Path("/var/log/pods") if self.is_default else self.data / "logs" / "pods"
+
+    @property
+    def container_links(self) -> Path:
+        return Path("/var/log/containers") if self.is_default else self.data / "logs" / "containers"
+
+    def cgroup_root(self, instance: str) -> str:
+        return "kubepods" if self.is_default else f"kubepods-{instance}"
 
     def ensure(self) -> None:
         """Make the folders; they are for root only."""

@@ -1,0 +1,120 @@
+"""The control plane without its listeners: credentials, store, who may what, and the objects every cluster starts with.
+
+Order matters: credentials and database first (side by side: neither needs the other), then the core, then the bootstrap objects through the
+core itself, so that they are validated like anybody's.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from edgekube.apiserver import authn, reviews
+from edgekube.apiserver.admission import plugins
+from edgekube.apiserver.allocators import ServiceValues
+from edgekube.apiserver.authn import Authenticator
+from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
+from edgekube.apiserver.credentials import Pki, ensure_pki, write_kubeconfig
+from edgekube.apiserver.dialer import ClientTls, DirectDialer
+from edgekube.apiserver.identity import User
+from edgekube.apiserver.local import LocalClient
+from edgekube.apiserver.objects import Objects
+from edgekube.apiserver.rbac import RbacAuthorizer
+from edgekube.apiserver.registry import tagger
+from edgekube.apiserver.server import Server
+from edgekube.apiserver.subresources import all as subresources
+from edgekube.apiserver.tokens import TokenSigner, issuer_of
+from edgekube.app.host import host_addresses, node_address
+from edgekube.app.paths import Paths
+from edgekube.client.protocol import Client
+from edgekube.config import Settings
+from edgekube.lib.clock import Clock
+from edgekube.store.protocol import Store
+from edgekube.store.sqlite import open_store
+
+ADMIN = User("system:admin", ("system:masters", authn.AUTHENTICATED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """What the components are built from."""
+
+    settings: Settings
+    paths: Paths
+    clock: Clock
+    address: str
+    pki: Pki
+    store: Store
+    server: Server
+    objects: Objects
+
+    def client(self, name: str, *groups: str) -> Client:
+        """In-process access with an identity of its own."""
+        return LocalClient(self.server, User(name, (*groups, authn.AUTHENTICATED)))
+
+    def controller(self, name: str) -> Client:
+        """As upstream's controllers: a service account each in kube-system."""
+        return LocalClient(self.server, authn.service_account_user("kube-system", name))
+
+
+def credentials(settings: Settings, paths: Paths, clock: Clock, address: str) -> Pki:
+    """Certificates and the admin kubeconfig, made or renewed as needed. Blocks: run it in a thread."""
+    found = ensure_pki(
+        paths.pki,
+        node_name=settings.node_name,
+        addresses=tuple(dict.fromkeys([address, *host_addresses(settings), *filter(None, [settings.advertise_address])])),
+        sans=settings.tls_san,
+        now=clock.now(),
+        cluster_domain=settings.cluster_domain,
+        kubernetes_address=settings.kubernetes_address,
+    )
+    url = f"https://127.0.0.1:{settings.https_port}"
+    write_kubeconfig(settings.write_kubeconfig, server_url=url, ca=found.ca, credential=found.admin)
+    return found
+
+
+async def open_plane(settings: Settings, paths: Paths, clock: Clock) -> Plane:
+    """Everything up to a core that answers in process. The caller closes `store`."""
+    address = node_address(settings)
+    pki, store = await asyncio.gather(
+        asyncio.to_thread(credentials, settings, paths, clock, address),
+        open_store(paths.database, tagger=tagger, linger_ms=settings.write_linger_ms),
+    )
+    try:
+        return await _core(settings, paths, clock, address, pki, store)
+    except BaseException:
+        await store.close()
+        raise
+
+
+async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pki: Pki, store: Store) -> Plane:
+    objects = Objects(store)
+    signer = TokenSigner(pki.service_account_key, issuer=issuer_of(settings.cluster_domain))
+    rbac = RbacAuthorizer(objects)
+    authenticator = Authenticator(signer=signer, objects=objects, clock=clock)
+    values = ServiceValues(
+        objects=objects,
+        service_cidr=settings.service_cidr,
+        node_ports=settings.node_ports,
+        spared=(settings.kubernetes_address, settings.cluster_dns),
+    )
+    dialer = DirectDialer(objects=objects, tls=ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client))
+    server = Server(
+        store=store,
+        authenticator=authenticator,
+        authorizer=rbac,
+        admission=plugins.build(plugins.Environment(objects=objects, rbac=rbac, values=values)),
+        subresources=subresources.build(signer=signer, dialer=dialer),
+        virtual=reviews.build(authenticator=authenticator, authorizer=rbac, audience=signer.issuer),
+        clock=clock,
+    )
+    plane = Plane(settings=settings, paths=paths, clock=clock, address=address, pki=pki, store=store, server=server, objects=objects)
+    await ensure_bootstrap(
+        client=LocalClient(server, ADMIN),
+        objects=objects,
+        config=BootstrapConfig(
+            kubernetes_address=settings.kubernetes_address,
+            cluster_dns=settings.cluster_dns,
+            advertise_addresses=(settings.advertise_address or address,),
+            port=settings.https_port,
+        ),
+    )
+    return plane

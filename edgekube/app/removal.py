@@ -1,0 +1,135 @@
+"""Take away everything an installation made on this machine. Each step may find its work done already: an interrupted removal is completed
+by running it again. Nothing is deleted below a folder in which something is still mounted.
+
+Order: the server stops first (it would make things again), then containers, processes, namespaces, mounts, links, rules, at last files.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekube.app.paths import Paths, paths_of
+from edgekube.config import Settings
+from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
+from edgekube.kubelet.runtime.protocol import RuntimeDown
+from edgekube.kubelet.runtime.rest import RestError
+from edgekube.kubelet.runtime.sandbox import Sandboxes
+from edgekube.kubelet.runtime.service import Service
+from edgekube.kubelet.runtime.settings import RuntimeConfig
+from edgekube.lib.files import mounts_below, remove_tree
+from edgekube.lib.process import ProgramMissing
+from edgekube.network.component import remove_network
+from edgekube.proxy.component import remove_rules
+
+_MNT_DETACH = 2
+_VOLUMES = frozenset(("volumes",))
+_INSTALLED = ("/usr/local/bin/edgekube", "/usr/local/lib/edgekube", "/etc/edgekube", "/var/log/edgekube.log")
+_UNIT = Path("/etc/systemd/system/edgekube.service")
+
+
+def runtime_config(settings: Settings) -> RuntimeConfig:
+    """How the runtime of this installation is configured: the same for running and for removing it."""
+    paths = paths_of(settings)
+    return RuntimeConfig(
+        data_dir=paths.data,
+        run_dir=paths.run,
+        log_dir=paths.pod_logs,
+        link_dir=paths.container_links,
+        cgroup_root=paths.cgroup_root(settings.instance),
+        socket=settings.container_runtime_socket,
+    )
+
+
+async def remove_all(settings: Settings, *, delete_volumes: bool, say: Callable[[str], None]) -> None:
+    """Everything but the running process itself. `say` gets one line for each thing removed."""
+    paths, config = paths_of(settings), runtime_config(settings)
+    hierarchy = Hierarchy()
+    if config.home.exists():
+        await _remove_containers(Service(config, hierarchy), say)
+    groups = PodGroups(hierarchy, config.cgroup_root)
+    if await asyncio.to_thread(groups.pods):
+        say("cgroups of pods")
+    await asyncio.to_thread(groups.remove_all)
+    await asyncio.to_thread(_remove_sandboxes, Sandboxes(config.pods, hierarchy), say)
+    with contextlib.suppress(ProgramMissing):
+        await remove_rules(settings.instance)
+    links = await remove_network(settings.instance)
+    say(f"{links} links, the nftables table")
+    await asyncio.to_thread(_remove_files, settings, paths, delete_volumes, say)
+
+
+async def _remove_containers(service: Service, say: Callable[[str], None]) -> None:
+    """Through the service, so that podman's own book-keeping (locks in shared memory) is returned; then the service itself."""
+    with contextlib.suppress(RuntimeDown, RestError, ProgramMissing):
+        await service.ensure()
+        found = await service.rest.call("GET", "/containers/json", query={"all": True})
+        for container in found or ():
+            with contextlib.suppress(RestError):
+                await service.rest.call("DELETE", f"/containers/{container['Id']}", query={"force": True, "timeout": 0})
+        say(f"{len(found or ())} containers")
+    await service.end()
+
+
+def _remove_sandboxes(sandboxes: Sandboxes, say: Callable[[str], None]) -> None:
+    found = list(sandboxes.list())
+    for sandbox in found:
+        sandboxes.remove(sandbox.pod.uid)
+    if found:
+        say(f"{len(found)} pod sandboxes")
+
+
+def _remove_files(settings: Settings, paths: Paths, delete_volumes: bool, say: Callable[[str], None]) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    for folder in (paths.run, paths.data):
+        for point in mounts_below(folder):
+            libc.umount2(point.encode(), _MNT_DETACH)
+    if paths.is_default:
+        _remove_logs(paths)
+    for folder, keep in ((paths.run, frozenset[str]()), (paths.data, frozenset[str]() if delete_volumes else _used(paths))):
+        if folder.exists():
+            remove_tree(folder, keep=keep)
+            say(f"{folder}" + (" (volumes kept)" if keep else ""))
+    if settings.write_kubeconfig.exists():
+        settings.write_kubeconfig.unlink()
+        say(str(settings.write_kubeconfig))
+    if paths.is_default:
+        _remove_installation(say)
+
+
+def _used(paths: Paths) -> frozenset[str]:
+    """What must survive: volumes that hold something."""
+    return _VOLUMES if any((paths.data / "volumes").glob("*")) else frozenset()
+
+
+def _remove_logs(paths: Paths) -> None:
+    """Logs of our pods: the folders that links of ours point into, then the links."""
+    for link in paths.container_links.glob("*.log") if paths.container_links.is_dir() else ():
+        target = Path(os.readlink(link)) if link.is_symlink() else None
+        if target is not None and target.is_relative_to(paths.pod_logs):
+            shutil.rmtree(target.parent.parent, ignore_errors=True)
+            link.unlink(missing_ok=True)
+    for folder in (paths.container_links, paths.pod_logs):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _remove_installation(say: Callable[[str], None]) -> None:
+    if _UNIT.exists():
+        subprocess.run(["systemctl", "disable", "-q", "edgekube.service"], check=False, capture_output=True)
+        _UNIT.unlink()
+        subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True)
+        say(str(_UNIT))
+    for name in _INSTALLED:
+        path = Path(name)
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.is_dir():
+            remove_tree(path)
+        else:
+            continue
+        say(name)

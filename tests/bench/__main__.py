@@ -1,0 +1,19 @@
+"""Run the named benchmarks, or all."""
+
+import importlib
+import sys
+
+NAMES = ("store", "api", "runtime", "node")
+
+
+def main() -> None:
+    """Each module's `main()` prints its own table."""
+    wanted = sys.argv[1:] or NAMES
+    for name in wanted:
+        if name not in NAMES:
+            sys.exit(f"no benchmark is called {name}: choose from {', '.join(NAMES)}")
+        print(f"\n== {name}", flush=True)
+        importlib.import_module(f"tests.bench.{name}").main()
+
+
+main()

@@ -22,7 +22,7 @@ def arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     load = actions.add_parser("import", help="import docker or OCI archives (plain or gzip)")
     load.add_argument("files", nargs="+", metavar="FILE", help="an archive; - is standard input")
-    load.add_argument("--rootfs", metavar="NAME", default="", help="FILE is a plain tar of a file system: make an image of that name from it")
+    load.add_argument("--rootfs", metavar="NAME", default="", help="FILE is a plain tar of a file system; make this image from it")
     actions.add_parser("list", help="list the node's images")
 
 

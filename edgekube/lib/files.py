@@ -1,6 +1,7 @@
 """Files that are either old or new after a power cut, never half: write aside, sync, rename, sync the folder."""
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -39,3 +40,38 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class MountInside(Exception):
+    """Something is mounted below a folder that was to be deleted."""
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """Mount points at or below `folder`, the deepest first."""
+    prefix = str(folder)
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split()[4].encode().decode("unicode_escape")  # blanks are written as \\040
+        if point == prefix or point.startswith(prefix + "/"):
+            found.append(point)
+    return sorted(found, key=len, reverse=True)
+
+
+def remove_tree(folder: Path, *, keep: frozenset[str] = frozenset()) -> None:
+    """Delete `folder` and all in it; entries named in `keep` at its top stay, and the folder with them. Never follows a link and
+    never crosses a mount point: raises MountInside before anything is deleted. Idempotent."""
+    if (found := mounts_below(folder)) != []:
+        raise MountInside(f"{found[0]} is mounted: nothing below {folder} was deleted")
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=not folder.exists())
+        return
+    kept = False
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name in keep:
+            kept = True
+        elif entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    if not kept and folder.is_dir():
+        folder.rmdir()

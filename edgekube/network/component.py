@@ -127,14 +127,14 @@ class NodeNetwork:
             await self.detach(uid)
 
 
-async def remove_network(*, instance: str, own: Sequence[str], service_cidr: str) -> int:
+async def remove_network(instance: str) -> int:
     """For uninstall: every link and address of this instance. Returns how many links went."""
     thread = NetThread()
     try:
         found = await thread.run(links.attachments, instance)
         for attachment in found:
             await thread.run(links.remove_link, attachment.link)
-        await thread.run(links.remove_node, own=own, service_cidr=service_cidr)
+        await thread.run(links.remove_node)
         return len(found)
     finally:
         await thread.close()

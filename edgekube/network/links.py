@@ -5,7 +5,6 @@ All functions run in the network thread and take its IPRoute first.
 
 import contextlib
 import hashlib
-import ipaddress
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from edgekube.network.thread import inside
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 MTU = 1450  # what VXLAN leaves of an Ethernet frame: pods keep it whether or not a second node exists
+_LABEL = "lo:edgekube"  # how our addresses on `lo` are told from others
 _PERMANENT = 0x80
 _SCOPE_LINK = 253
 
@@ -57,16 +57,19 @@ def ensure_node(route: Any, *, own: str, service_cidr: str, dns: str) -> None:
     (lo,) = route.link_lookup(ifname="lo")
     route.link("set", index=lo, state="up")
     for address in (own, dns):
-        route.addr("replace", index=lo, address=address, prefixlen=32)
+        route.addr("replace", index=lo, address=address, prefixlen=32, label=_LABEL)
     route.route("replace", dst=service_cidr, oif=lo, prefsrc=own, scope=_SCOPE_LINK)
 
 
-def remove_node(route: Any, *, own: Sequence[str], service_cidr: str) -> None:
-    """Undo `ensure_node` (ip_forward stays: others may rely on it)."""
+def remove_node(route: Any) -> None:
+    """Undo `ensure_node`, found by the label of its addresses (ip_forward stays: others may rely on it)."""
     (lo,) = route.link_lookup(ifname="lo")
-    with _missing_is_fine():
-        route.route("del", dst=service_cidr, oif=lo)
-    for address in own:
+    ours = [entry.get_attr("IFA_ADDRESS") for entry in route.get_addr(index=lo) if entry.get_attr("IFA_LABEL") == _LABEL]
+    for entry in list(route.get_routes(family=2, oif=lo)):
+        if entry.get_attr("RTA_PREFSRC") in ours and entry.get_attr("RTA_DST") not in ours:
+            with _missing_is_fine():
+                route.route("del", dst=f"{entry.get_attr('RTA_DST')}/{entry['dst_len']}", oif=lo, scope=_SCOPE_LINK)
+    for address in ours:
         with _missing_is_fine():
             route.addr("del", index=lo, address=address, prefixlen=32)
 
@@ -152,17 +155,6 @@ def attachments(route: Any, instance: str) -> Sequence[Attachment]:
 
 def _unfinished(name: str, mac: str, alias: str) -> bool:
     return name.startswith("ek") and len(name) == 14 and mac == HOST_MAC and not alias
-
-
-def host_addresses(route: Any, exclude: Sequence[ipaddress.IPv4Network]) -> Sequence[str]:
-    """Global IPv4 addresses of this host that are not the cluster's own."""
-    found = []
-    for entry in route.get_addr(family=2):
-        text = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
-        address = ipaddress.IPv4Address(text)
-        if not (address.is_loopback or address.is_link_local or any(address in network for network in exclude)):
-            found.append(text)
-    return found
 
 
 @contextlib.contextmanager

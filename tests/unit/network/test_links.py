@@ -82,8 +82,8 @@ def test_removal_leaves_nothing(host, pod):
     wanted = attach(host, pod)
     on(host, links.remove_link, wanted.link)
     on(host, links.remove_link, wanted.link)
-    on(host, links.remove_node, own=(OWN, DNS), service_cidr=SERVICES)
-    on(host, links.remove_node, own=(OWN, DNS), service_cidr=SERVICES)
+    on(host, links.remove_node)
+    on(host, links.remove_node)
     after = json.loads(ns.inside(host, "ip -j addr")), ns.inside(host, "ip route")
     assert after == before
 

@@ -69,6 +69,9 @@ class Cache:
         """Items of which any owner reference names `uid`."""
         return self._stores[kind].by_index(OWNER, uid)
 
+    def by_uid(self, kind: Kind, uid: str) -> Item | None:
+        return self._stores[kind].by_uid(uid)
+
     def add_index(self, kind: Kind, name: str, function: IndexFunction) -> None:
         """`function(item)` yields the values under which `by_index` finds the item; it must be pure."""
         self._stores[kind].add_index(name, function)

@@ -76,6 +76,7 @@ class KindStore:
         self._namespaces: dict[str, dict[str, Item]] = {}
         self._functions: dict[str, IndexFunction] = dict(_BUILT_IN)
         self._indexes: dict[str, _Index] = {}
+        self._uids: dict[str, Item] | None = None  # made when first asked for
         self._handlers: list[OnChange] = []
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
@@ -104,6 +105,11 @@ class KindStore:
 
     def by_index(self, name: str, value: str) -> Sequence[Item]:
         return self._index(name).find(value)
+
+    def by_uid(self, uid: str) -> Item | None:
+        if self._uids is None:
+            self._uids = {item.uid: item for item in self}
+        return self._uids.get(uid)
 
     def index_values(self, name: str) -> Sequence[str]:
         return self._index(name).values()
@@ -143,6 +149,11 @@ class KindStore:
             names[key.name] = new
         for index in self._indexes.values():
             index.put(old, new)
+        if self._uids is not None:
+            if old is not None:
+                self._uids.pop(old.uid, None)
+            if new is not None:
+                self._uids[new.uid] = new
         for handler in self._handlers:
             handler(told or old, new)
         if self._changed:

@@ -1,0 +1,88 @@
+"""What a controller is: a name, what wakes it, and `reconcile(key)`. Everything around that belongs to the runner."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgekube.api.item import Item
+from edgekube.api.kind import Kind
+from edgekube.client.cache import Cache
+from edgekube.client.derived import Derived
+from edgekube.client.protocol import Client
+from edgekube.client.recorder import Recorder
+from edgekube.controllers.pods import PodFacts
+from edgekube.lib.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`after`: look at the key again in so many seconds, whatever happens."""
+
+    after: float | None = None
+
+
+DONE = Result()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every controller works with. `client` has the controller's own identity; `cache` and `pods` are shared, read only."""
+
+    client: Client
+    cache: Cache
+    events: Recorder
+    clock: Clock
+    pods: Derived[PodFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the cluster's operator decides for controllers."""
+
+    ca_pem: str = ""  # the bundle published to every namespace
+    cluster_cidr: str = "10.42.0.0/16"
+    node_mask: int = 24
+    terminated_pods: int = 12500  # finished pods kept before the oldest are deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Owns:
+    """A change of `kind` wakes the object that its controller reference names, before and after the change."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """A change of `kind` wakes the keys that `function(old, new)` yields."""
+
+    kind: Kind
+    function: Callable[[Item | None, Item | None], Iterable[Hashable]]
+
+
+class Controller(Protocol):
+    """Keys are those of `primary` unless `watches` yields others. `reconcile` may be called at any time, for what is gone too."""
+
+    name: str  # as in upstream's user name: system:serviceaccount:kube-system:<name>
+    primary: Kind | None
+    workers: int
+    deadline: float
+
+    def watches(self) -> Sequence[Owns | Maps]: ...
+
+    async def reconcile(self, key: Any) -> Result: ...
+
+
+class Base:
+    """The usual values; a controller overrides what differs."""
+
+    name = ""
+    primary: Kind | None = None
+    workers = 4
+    deadline = 120.0
+
+    def __init__(self, tools: Tools) -> None:
+        self.client, self.cache, self.events, self.clock, self.pods = tools.client, tools.cache, tools.events, tools.clock, tools.pods
+
+    def watches(self) -> Sequence[Owns | Maps]:
+        return ()

@@ -1,0 +1,86 @@
+"""All controllers as one component: a shared cache, a runner each, Events each, under identities that RBAC knows from upstream.
+
+`CONTROLLERS` is the list. The cache reads as `system:kube-controller-manager`; each controller acts as
+`system:serviceaccount:kube-system:<its name>`. Nothing runs before the cache has seen everything once.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from edgekube.api.catalog import EVENT, EVENT_V1, KINDS, POD
+from edgekube.client.cache import Cache
+from edgekube.client.derived import Derived
+from edgekube.client.protocol import Client
+from edgekube.client.recorder import Recorder
+from edgekube.controllers.aggregation import AggregationController
+from edgekube.controllers.base import Controller, Settings, Tools
+from edgekube.controllers.consistency import TrackingClient
+from edgekube.controllers.deployment import DeploymentController
+from edgekube.controllers.endpoints import EndpointsController
+from edgekube.controllers.endpointslice import EndpointSliceController
+from edgekube.controllers.garbage import GarbageCollector
+from edgekube.controllers.namespace import NamespaceController
+from edgekube.controllers.nodeipam import NodeIpamController
+from edgekube.controllers.podgc import PodGCController
+from edgekube.controllers.pods import pod_facts
+from edgekube.controllers.replicaset import ReplicaSetController
+from edgekube.controllers.rootca import RootCAController
+from edgekube.controllers.runner import Runner
+from edgekube.controllers.serviceaccount import ServiceAccountController
+from edgekube.lib.clock import Clock
+
+READER = "system:kube-controller-manager"
+
+Make = Callable[[Tools, Settings], Controller]
+
+CONTROLLERS: tuple[tuple[str, Make], ...] = (
+    (NamespaceController.name, lambda tools, _: NamespaceController(tools)),
+    (GarbageCollector.name, lambda tools, _: GarbageCollector(tools)),
+    (ServiceAccountController.name, lambda tools, _: ServiceAccountController(tools)),
+    (RootCAController.name, lambda tools, settings: RootCAController(tools, ca_pem=settings.ca_pem)),
+    (AggregationController.name, lambda tools, _: AggregationController(tools)),
+    (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidr=s.cluster_cidr, mask=s.node_mask)),
+    (DeploymentController.name, lambda tools, _: DeploymentController(tools)),
+    (ReplicaSetController.name, lambda tools, _: ReplicaSetController(tools)),
+    (EndpointSliceController.name, lambda tools, _: EndpointSliceController(tools)),
+    (EndpointsController.name, lambda tools, _: EndpointsController(tools)),
+    (PodGCController.name, lambda tools, settings: PodGCController(tools, keep=settings.terminated_pods)),
+)
+
+
+def user_of(name: str) -> str:
+    """The user a controller acts as."""
+    return f"system:serviceaccount:kube-system:{name}"
+
+
+class ControllerManager:
+    """Component. `client_for(user name)` gives a client of that identity; service accounts have their usual groups."""
+
+    name = "controllers"
+
+    def __init__(
+        self, *, client_for: Callable[[str], Client], clock: Clock, settings: Settings, only: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        kinds = tuple(kind for kind in KINDS if kind not in (EVENT, EVENT_V1) and "watch" in kind.verbs)
+        self.cache = Cache(client=client_for(READER), sources=kinds)
+        pods = Derived(self.cache, POD, pod_facts)
+        self._recorders: list[Recorder] = []
+        self._runners: list[Runner] = []
+        for name, make in CONTROLLERS:
+            if not only(name):
+                continue
+            client = client_for(user_of(name))
+            recorder = Recorder(client=client, component=name, clock=clock)
+            tools = Tools(client=TrackingClient(client), cache=self.cache, events=recorder, clock=clock, pods=pods)
+            self._recorders.append(recorder)
+            self._runners.append(Runner(make(tools, settings), self.cache))
+
+    async def run(self, ready: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.cache.run(), name="controllers/cache")
+            for recorder in self._recorders:
+                group.create_task(recorder.run(), name=recorder.name)
+            await self.cache.wait_synced()
+            for runner in self._runners:
+                group.create_task(runner.run(), name=f"controllers/{runner.name}")
+            ready.set()

@@ -1,0 +1,189 @@
+"""EndpointSlice: for each Service with a selector, the pods behind it and whether they take traffic. At once, without batching.
+
+Reads services, pods, nodes, endpointslices; writes endpointslices and Events. Promises: a pod that becomes ready or not is one slice
+update away; slices that others made are left alone.
+"""
+
+import asyncio
+from collections.abc import Hashable, Iterable, Sequence
+
+from edgekube.api.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
+from edgekube.api.item import Item
+from edgekube.api.types import Key, Obj
+from edgekube.client.derived import Derived
+from edgekube.client.recorder import WARNING
+from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
+from edgekube.controllers.pods import PodFacts
+from edgekube.controllers.services import (
+    TRIGGER,
+    ServiceFacts,
+    TriggerTimes,
+    belongs,
+    family,
+    hostname,
+    pod_services,
+    port_number,
+    selected,
+    service_facts,
+)
+from edgekube.controllers.slices import MANAGED_BY, MANAGER, SERVICE_NAME, Group, SlicePlan, plan_slices, port_key
+from edgekube.errors import AlreadyExists, ApiError, NotFound
+
+ZONE = "topology.kubernetes.io/zone"
+OF_SERVICE = "managed-for-service"
+
+
+class EndpointSliceController(Base):
+    name = "endpointslice-controller"
+    primary = SERVICE
+
+    def __init__(self, tools: Tools) -> None:
+        super().__init__(tools)
+        self._services = Derived(self.cache, SERVICE, service_facts)
+        self._triggers = TriggerTimes()
+        self.cache.add_index(ENDPOINT_SLICE, OF_SERVICE, _service_of)
+        self.cache.add_field_index(POD, "spec.nodeName")
+
+    def watches(self) -> Sequence[Owns | Maps]:
+        return (Maps(POD, self._of_pod), Maps(ENDPOINT_SLICE, self._of_slice), Maps(NODE, self._of_node))
+
+    def _of_pod(self, old: Item | None, new: Item | None) -> Iterable[Hashable]:
+        return pod_services(self.cache, self._services, (old, new))
+
+    def _of_slice(self, old: Item | None, new: Item | None) -> Iterable[Hashable]:
+        item = new or old
+        if item is not None and item.labels.get(MANAGED_BY) == MANAGER and SERVICE_NAME in item.labels:
+            yield Key(item.namespace, item.labels[SERVICE_NAME])
+
+    def _of_node(self, old: Item | None, new: Item | None) -> Iterable[Hashable]:
+        """A node that came, or moved to another zone."""
+        if new is None or (old is not None and old.labels.get(ZONE) == new.labels.get(ZONE)):
+            return ()
+        return pod_services(self.cache, self._services, self.cache.by_index(POD, "spec.nodeName", new.name))
+
+    async def reconcile(self, key: Key) -> Result:
+        item = self.cache.get(SERVICE, key)
+        if item is None:
+            self._triggers.forget(key)
+            return DONE  # its slices go with their owner
+        service = self._services(item)
+        if service.selector is None or service.deleting:
+            return DONE
+        pods = [self.pods(pod) for pod in selected(self.cache, service)]
+        existing = [s.decode() for s in self.cache.by_index(ENDPOINT_SLICE, OF_SERVICE, str(key)) if not s.deleting]
+        plan = plan_slices(service, existing, {kind: self._groups(service, pods, kind) for kind in service.families})
+        trigger = self._triggers.compute(service, pods)
+        if not plan.nothing:
+            await self._act(item, plan, trigger)
+        return DONE
+
+    def _groups(self, service: ServiceFacts, pods: Iterable[PodFacts], address_type: str) -> list[Group]:
+        """Endpoints of one address family, by what ports they have."""
+        ports_of: dict[object, list[Obj]] = {}
+        found: dict[object, list[Obj]] = {}
+        for pod in pods:
+            addresses = [ip for ip in pod.ips if family(ip) == address_type]
+            if not addresses or not belongs(pod, include_terminating=True):
+                continue
+            node = self.cache.get(NODE, Key("", pod.node)) if pod.node else None
+            if pod.node and node is None and not service.publish_unready:
+                continue  # its node is gone, or not seen yet: that wakes us again
+            ports = slice_ports(service, pod)
+            key = port_key(ports)
+            ports_of.setdefault(key, ports)
+            found.setdefault(key, []).append(endpoint(service, pod, addresses[:1], node.labels.get(ZONE, "") if node else ""))
+        return [Group(ports_of[key], endpoints) for key, endpoints in found.items()]
+
+    async def _act(self, service: Item, plan: SlicePlan, trigger: str) -> None:
+        for obj in (*plan.create, *plan.update):
+            annotations = obj["metadata"].setdefault("annotations", {})
+            if trigger:
+                annotations[TRIGGER] = trigger
+            else:
+                annotations.pop(TRIGGER, None)
+        work = [self._create(obj) for obj in plan.create]
+        work += [self._update(obj) for obj in plan.update]
+        work += [self._delete(obj) for obj in plan.delete]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for step in work:
+                    group.create_task(step)
+        except* ApiError as errors:
+            first = _first(errors)
+            ref = {"kind": "Service", "apiVersion": "v1", "namespace": service.namespace, "name": service.name, "uid": service.uid}
+            text = f"Error updating Endpoint Slices for Service {service.key}: {first.message}"
+            self.events.event(ref, WARNING, "FailedToUpdateEndpointSlices", text)
+            raise first from None
+
+    async def _create(self, obj: Obj) -> None:
+        try:
+            await self.client.create(ENDPOINT_SLICE, obj, obj["metadata"]["namespace"])
+        except AlreadyExists:
+            raise
+        except ApiError as error:
+            if any(cause.get("reason") == "NamespaceTerminating" for cause in (error.details or {}).get("causes") or ()):
+                return
+            raise
+
+    async def _update(self, obj: Obj) -> None:
+        await self.client.update(ENDPOINT_SLICE, obj)
+
+    async def _delete(self, obj: Obj) -> None:
+        about = obj["metadata"]
+        try:
+            await self.client.delete(ENDPOINT_SLICE, about["name"], about["namespace"], uid=about["uid"])
+        except NotFound:
+            return
+
+
+def _first(errors: BaseExceptionGroup[ApiError]) -> ApiError:
+    found = errors.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+def _service_of(item: Item) -> Iterable[str]:
+    if item.labels.get(MANAGED_BY) == MANAGER and SERVICE_NAME in item.labels:
+        yield f"{item.namespace}/{item.labels[SERVICE_NAME]}"
+
+
+def slice_ports(service: ServiceFacts, pod: PodFacts) -> list[Obj]:
+    """The Service's ports as this pod has them; a port that it does not have is left out."""
+    ports: list[Obj] = []
+    for port in service.ports:
+        number = port_number(pod, port)
+        if number is not None:
+            entry: Obj = {"name": port.get("name") or "", "protocol": port.get("protocol", "TCP"), "port": number}
+            if port.get("appProtocol"):
+                entry["appProtocol"] = port["appProtocol"]
+            ports.append(entry)
+    return ports
+
+
+def endpoint(service: ServiceFacts, pod: PodFacts, addresses: Sequence[str], zone: str) -> Obj:
+    """The pod as an endpoint. One that is ending is never ready, but may still serve."""
+    ready = service.publish_unready or (pod.ready and not pod.deleting)
+    found: Obj = {
+        "addresses": list(addresses),
+        "conditions": {"ready": ready, "serving": pod.ready, "terminating": pod.deleting},
+        "targetRef": {"kind": "Pod", "namespace": pod.key.namespace, "name": pod.key.name, "uid": pod.uid},
+    }
+    if pod.node:
+        found["nodeName"] = pod.node
+    if zone:
+        found["zone"] = zone
+    name = hostname(pod, service)
+    if name:
+        found["hostname"] = name
+    hints = _hints(service, pod, zone) if ready else {}
+    if hints:
+        found["hints"] = hints
+    return found
+
+
+def _hints(service: ServiceFacts, pod: PodFacts, zone: str) -> Obj:
+    if service.distribution not in ("PreferClose", "PreferSameZone", "PreferSameNode"):
+        return {}
+    hints: Obj = {"forZones": [{"name": zone}]} if zone else {}
+    if service.distribution == "PreferSameNode" and pod.node:
+        hints["forNodes"] = [{"name": pod.node}]
+    return hints

@@ -62,6 +62,7 @@ class Sandbox:
     pid: str
     shm: Path | None
     created_at: datetime
+    host_pid: bool = False  # `pid` is "" then; without it "" means a PID namespace for each container
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,117 @@
+"""Talking to a process in a container over a hijacked connection: exec and attach.
+
+Without a tty podman multiplexes: frames of an 8-byte head (1 stdout, 2 stderr, three zeros, length big-endian) and the data; with a tty it
+is the raw bytes. Backpressure: output is read from the socket only while less than 256 KiB waits to be fetched.
+"""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Awaitable, Callable
+
+from edgekube.kubelet.runtime.rest import Stream
+from edgekube.lib.tasks import TaskScope
+
+_HIGH = 256 << 10
+_PIECE = 32 << 10
+
+
+class Output(asyncio.StreamReader):
+    """A StreamReader whose producer waits while the consumer is behind."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=_HIGH)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._size = 0
+
+    async def put(self, data: bytes) -> None:
+        await self._room.wait()
+        self._size += len(data)
+        if self._size > _HIGH:
+            self._room.clear()
+        self.feed_data(data)
+
+    async def read(self, n: int = -1) -> bytes:
+        data = await super().read(n)
+        self._size -= len(data)
+        if self._size <= _HIGH // 2:
+            self._room.set()
+        return data
+
+    def release(self) -> None:
+        """Nobody reads any more: never make the producer wait."""
+        self._size = -(1 << 62)
+        self._room.set()
+
+
+class HijackedProcess:
+    """A Process (see the protocol) over one connection. `exit_code` is asked once the stream has ended."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        tty: bool,
+        resize: Callable[[int, int], Awaitable[None]],
+        exit_code: Callable[[], Awaitable[int]],
+    ) -> None:
+        self._reader, self._writer = stream
+        self.out, self.err = Output(), Output()
+        self.stdout: asyncio.StreamReader = self.out
+        self.stderr: asyncio.StreamReader = self.err
+        self._resize, self._exit_code = resize, exit_code
+        self._scope = TaskScope("process")
+        self._pump = self._scope.spawn(self._raw() if tty else self._frames(), name="pump")
+        if tty:
+            self.err.feed_eof()
+        self._tty = tty
+
+    async def write(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            self._writer.write(data)
+            await self._writer.drain()
+
+    async def close_stdin(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._writer.can_write_eof() and not self._writer.is_closing():
+                self._writer.write_eof()
+
+    async def resize(self, width: int, height: int) -> None:
+        await self._resize(width, height)
+
+    async def wait(self) -> int:
+        await asyncio.wait({self._pump})
+        return await self._exit_code()
+
+    async def close(self) -> None:
+        self.out.release()
+        self.err.release()
+        self._writer.close()
+        await self._scope.close()
+
+    async def _raw(self) -> None:
+        try:
+            while data := await self._reader.read(_PIECE):
+                await self.out.put(data)
+        except ConnectionError:
+            pass
+        finally:
+            self.out.feed_eof()
+
+    async def _frames(self) -> None:
+        try:
+            while True:
+                kind, length = struct.unpack(">BxxxL", await self._reader.readexactly(8))
+                target = self.err if kind == 2 else self.out
+                while length:
+                    data = await self._reader.read(min(length, _PIECE))
+                    if not data:
+                        return
+                    length -= len(data)
+                    await target.put(data)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.out.feed_eof()
+            self.err.feed_eof()

@@ -6,6 +6,7 @@ has answered 101; any other answer is relayed alone and the connection closed, s
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ async def connect(host: str, port: int, *, tls: ssl.SSLContext | None = None, se
     except ssl.SSLError as error:
         raise ApiError(f"Internal error occurred: error dialing backend: tls: {error.reason or error}") from error
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
         raise ApiError(f"Internal error occurred: error dialing backend: dial tcp {host}:{port}: connect: {why}") from error
 
 

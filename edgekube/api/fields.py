@@ -9,9 +9,9 @@ _CLASSES: Mapping[int, type] = {STRING: str, BOOL: bool}
 
 
 class Struct:
-    """One definition. `go` is the short name that Go's decoder shows in errors."""
+    """One definition. `go` is the short name that Go's decoder shows in errors; `always` the structs that Go writes even if empty."""
 
-    __slots__ = ("atomic", "fields", "go", "kinds", "name", "required", "unions")
+    __slots__ = ("always", "atomic", "fields", "go", "kinds", "name", "required", "unions")
 
     def __init__(self, name: str, compact: Mapping[str, Any]) -> None:
         self.name = name
@@ -21,6 +21,7 @@ class Struct:
         self.kinds: tuple[tuple[str, str, str], ...] = tuple((group, version, kind) for group, version, kind in compact.get("g", ()))
         self.unions: Sequence[Any] = compact.get("u", ())
         self.atomic = "a" in compact
+        self.always: tuple[tuple[str, Struct], ...] = ()
 
 
 NO_STRUCT = Struct("", {})
@@ -32,11 +33,12 @@ class Field:
     `struct` is set for STRUCT, `element` for LIST and MAP. `list_type` is "atomic", "set" or "map" ("atomic" where upstream says
     nothing); `keys` are the list-map keys and `merge_key` the strategic merge key: they differ for some lists. `strategy` holds
     "merge", "replace", "retainKeys". `atomic`: server-side apply owns the value as a whole. `default` exists for list-map keys only.
+    `omit`: a zero value leaves no trace.
     """
 
     __slots__ = (
-        "atomic", "code", "default", "element", "go", "high", "keys", "kind", "leaf", "list_type", "low", "merge_key", "required",
-        "strategy", "struct", "zero",
+        "atomic", "code", "default", "element", "go", "high", "keys", "kind", "leaf", "list_type", "low", "merge_key", "omit",
+        "required", "strategy", "struct", "zero",
     )  # fmt: skip
 
     def __init__(self, code: str, kind: int, go: str, options: Mapping[str, Any]) -> None:
@@ -52,4 +54,5 @@ class Field:
         self.default: Any = options.get("v")
         self.required = False
         self.atomic = options.get("a", 0) == 1 or (kind == LIST and self.list_type == "atomic")
+        self.omit = kind in (LIST, MAP)
         self.zero: Any = None  # what a null means where something must stand: in a list or a map

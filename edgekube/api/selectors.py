@@ -17,7 +17,6 @@ __all__ = (
 )  # fmt: skip
 
 
-
 class Requirement(NamedTuple):
     """`operator` is one of = == != in notin exists ! gt lt; `values` is empty for exists and !."""
 

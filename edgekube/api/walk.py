@@ -1,7 +1,7 @@
 """One pass over an object that does what decoding it into upstream's Go types and encoding it again does, in place.
 
 It finds the first value of a wrong type, in the words of Go's decoder; drops and reports unknown fields; drops nulls and empty
-optional lists and maps; writes quantities and times canonically. About 50 us for a pod of 6 KB.
+optional lists and maps and zeros that Go omits; adds empty structs that Go always writes; writes quantities and times canonically. About 50 us for a pod of 6 KB.
 """
 
 import base64
@@ -42,6 +42,11 @@ def check(struct: Struct, obj: Obj) -> Check:
     return Check(walk.error, walk.unknown)
 
 
+def empty(struct: Struct) -> Obj:
+    """What Go writes of a struct that nobody filled in."""
+    return {name: empty(inner) for name, inner in struct.always}
+
+
 class _Refused(Exception):
     """A type's own decoder refused a value: that ends decoding at once, ahead of any mismatch found before."""
 
@@ -64,7 +69,8 @@ class _Walk:
                 if len(self.unknown) < _MAX_UNKNOWN:
                     self.unknown.append(strict_path((path, key)))
             elif (cls := value.__class__) is field.leaf:
-                continue
+                if value or not field.omit:
+                    continue
             elif cls is dict and field.kind == STRUCT:
                 self.struct(field.struct, value, (path, key))
                 continue
@@ -79,12 +85,15 @@ class _Walk:
         if dropped:
             for key in dropped:
                 del obj[key]
+        for name, inner in struct.always:
+            if name not in obj:
+                obj[name] = empty(inner)
 
     def list(self, field: Field, value: Any, path: _Path, owner: Struct) -> Any:
         if value.__class__ is not list:
             return self.mismatch(field, value, path, owner)
         if not value:
-            return value if field.required else _DROP
+            return _DROP if field.omit else value
         element = field.element
         if element.leaf and set(map(type, value)) == {element.leaf}:
             return value
@@ -99,7 +108,7 @@ class _Walk:
         if value.__class__ is not dict:
             return self.mismatch(field, value, path, owner)
         if not value:
-            return value if field.required else _DROP
+            return _DROP if field.omit else value
         element = field.element
         if element.leaf and set(map(type, value.values())) == {element.leaf}:
             return value
@@ -113,7 +122,7 @@ class _Walk:
     def inner(self, element: Field, item: Any, path: _Path, owner: Struct) -> Any:
         """An element of a list or map: a null is the element's zero value there."""
         if item is None:
-            return {} if element.kind == STRUCT else element.zero
+            return empty(element.struct) if element.kind == STRUCT else element.zero
         if item.__class__ is element.leaf:
             return item
         kept = _VISITS[element.kind](self, element, item, path, owner)
@@ -130,7 +139,7 @@ class _Walk:
 
     def integer(self, field: Field, value: Any, path: _Path, owner: Struct) -> Any:
         if value.__class__ is int and field.low <= value <= field.high:
-            return value
+            return _DROP if value == 0 and field.omit else value
         return self.mismatch(field, value, path, owner)
 
     def double(self, field: Field, value: Any, path: _Path, owner: Struct) -> Any:

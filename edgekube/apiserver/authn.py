@@ -111,7 +111,7 @@ class Authenticator:
 
 def websocket_bearer(headers: Mapping[str, str]) -> str:
     """The Authorization value that a browser hid in its WebSocket sub-protocols, or "". Raises Unauthorized if it is malformed."""
-    for protocol in headers.get("sec-websocket-protocol", "").split(","):
+    for protocol in headers.get("sec-websocket-protocol", "").replace("\n", ",").split(","):
         text = protocol.strip()
         if text.startswith(WEBSOCKET_BEARER):
             encoded = text.removeprefix(WEBSOCKET_BEARER)

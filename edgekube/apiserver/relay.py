@@ -59,7 +59,7 @@ class Outgoing:
 
     def encode(self) -> bytes:
         lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: {self.host}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
+        lines += [f"{name}: {value}" for name, value in self.headers if "\n" not in value and "\r" not in value]
         if self.body or self.method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + self.body
@@ -74,8 +74,9 @@ def query_string(pairs: Iterable[tuple[str, str]]) -> str:
 def forwarded_headers(headers: Mapping[str, str], *, upgrade: bool) -> list[tuple[str, str]]:
     """The client's headers without what belongs to its own connection and without its credentials."""
     passed = [
-        (name, value)
-        for name, value in headers.items()
+        (name, value.strip())
+        for name, joined in headers.items()
+        for value in joined.split("\n")  # repeated headers arrive as lines of one value, and must never go out as lines of a head
         if name not in _HOP and name not in _CREDENTIALS and name != "content-length" and not name.startswith("impersonate-")
     ]
     passed = [(name, _without_bearer(value) if name == "sec-websocket-protocol" else value) for name, value in passed]

@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from edgekube.apiserver.relay import Outgoing, body_of, connect, exchange, forwarded_headers, is_upgrade, query_string, read_all, relay, tunnel
+from edgekube.apiserver.relay import (
+    Outgoing,
+    body_of,
+    connect,
+    exchange,
+    forwarded_headers,
+    is_upgrade,
+    query_string,
+    read_all,
+    relay,
+    tunnel,
+)
 from edgekube.apiserver.request import Request, StreamResponse
 from edgekube.errors import ApiError
 
@@ -104,11 +115,14 @@ def test_credentials_never_go_on() -> None:
         "authorization": "Bearer secret", "cookie": "a=b", "impersonate-user": "root", "host": "api", "content-length": "3",
         "connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "k", "x-own": "1",
         "sec-websocket-protocol": "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0",
+        "x-twice": "1\n2",
     }  # fmt: skip
     assert forwarded_headers(headers, upgrade=True) == [
         ("sec-websocket-key", "k"),
         ("x-own", "1"),
         ("sec-websocket-protocol", "v5.channel.k8s.io"),
+        ("x-twice", "1"),
+        ("x-twice", "2"),
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
     ]

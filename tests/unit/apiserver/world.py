@@ -61,5 +61,3 @@ def user(name: str) -> Obj:
 
 def group(name: str) -> Obj:
     return {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name}
-
-

@@ -20,7 +20,9 @@ async def world() -> World:
     return World()
 
 
-def asked(kind: Kind, obj: Any, operation: str = "CREATE", *, old: Any = None, name: str = "x", namespace: str = "a", sub: str = "") -> Admission:
+def asked(
+    kind: Kind, obj: Any, operation: str = "CREATE", *, old: Any = None, name: str = "x", namespace: str = "a", sub: str = ""
+) -> Admission:
     return Admission(operation, kind, namespace if kind.namespaced else "", name, sub, User("ann"), obj, old)
 
 
@@ -53,7 +55,9 @@ async def test_three_namespaces_stay(world: World) -> None:
 
 async def test_default_service_account_and_its_token(world: World) -> None:
     await world.put(catalog.SERVICE_ACCOUNT, "default", "a", imagePullSecrets=[{"name": "reg"}])
-    obj = pod(initContainers=[{"name": "i"}], containers=[{"name": "c"}, {"name": "d", "volumeMounts": [{"name": "v", "mountPath": MOUNT_PATH}]}])
+    obj = pod(
+        initContainers=[{"name": "i"}], containers=[{"name": "c"}, {"name": "d", "volumeMounts": [{"name": "v", "mountPath": MOUNT_PATH}]}]
+    )
     await ServiceAccountAdmission(world.objects).mutate(asked(catalog.POD, obj))
     spec = obj["spec"]
     assert (spec["serviceAccountName"], spec["serviceAccount"]) == ("default", "default")
@@ -69,7 +73,9 @@ async def test_default_service_account_and_its_token(world: World) -> None:
     assert spec["containers"][1]["volumeMounts"] == [{"name": "v", "mountPath": MOUNT_PATH}]
 
 
-@pytest.mark.parametrize(("of_pod", "of_account", "mounted"), [(None, None, True), (False, None, False), (None, False, False), (True, False, True)])
+@pytest.mark.parametrize(
+    ("of_pod", "of_account", "mounted"), [(None, None, True), (False, None, False), (None, False, False), (True, False, True)]
+)
 async def test_automount(world: World, of_pod: bool | None, of_account: bool | None, mounted: bool) -> None:
     more = {} if of_account is None else {"automountServiceAccountToken": of_account}
     await world.put(catalog.SERVICE_ACCOUNT, "default", "a", **more)

@@ -63,10 +63,20 @@ class Maps:
 class Controller(Protocol):
     """Keys are those of `primary` unless `watches` yields others. `reconcile` may be called at any time, for what is gone too."""
 
-    name: str  # as in upstream's user name: system:serviceaccount:kube-system:<name>
-    primary: Kind | None
-    workers: int
-    deadline: float
+    @property
+    def name(self) -> str:
+        """As in upstream's user name: system:serviceaccount:kube-system:<name>."""
+
+    @property
+    def primary(self) -> Kind | None:
+        """The kind whose keys it works on; None if all keys come from `watches`."""
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def deadline(self) -> float:
+        """Seconds one reconcile may take."""
 
     def watches(self) -> Sequence[Owns | Maps]: ...
 

@@ -40,7 +40,7 @@ class NamespaceController(Base):
         if item is None or not item.deleting:
             return DONE
         namespace = item.decode()
-        if FINALIZER not in (namespace.get("spec") or {}).get("finalizers") or ():
+        if FINALIZER not in ((namespace.get("spec") or {}).get("finalizers") or ()):
             return DONE
         remains = await self._delete_content(key.name)
         namespace = await self._write_status(namespace, remains)

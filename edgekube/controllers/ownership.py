@@ -37,7 +37,7 @@ def plan_fate(owners: Mapping[str, Owner], *, has_dependents: bool, in_circle: b
     solid = [uid for uid, state in owners.items() if state is Owner.SOLID]
     waiting = [uid for uid, state in owners.items() if state is Owner.WAITING]
     if solid:
-        return Fate(drop=[uid for uid in owners if uid not in solid])
+        return Fate(drop=tuple(uid for uid in owners if uid not in solid))
     if waiting and has_dependents:
         return Fate(policy="Foreground", unblock=in_circle)
     if ORPHAN_FINALIZER in finalizers:

@@ -127,8 +127,9 @@ def is_complete(deployment: Obj, status: Obj) -> bool:
     """Everything asked for runs, is up to date and available."""
     wanted = deployment["spec"].get("replicas", 1)
     counts = [status.get(name, 0) for name in ("updatedReplicas", "replicas", "availableReplicas")]
-    observed: bool = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-    return observed and counts == [wanted] * 3
+    seen: int = status.get("observedGeneration", 0)
+    written: int = deployment["metadata"].get("generation", 0)
+    return seen >= written and all(count == wanted for count in counts)
 
 
 def is_progressing(deployment: Obj, status: Obj) -> bool:

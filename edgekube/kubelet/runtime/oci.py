@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekube.kubelet.runtime import pidfd
+from edgekube.kubelet.runtime.info import start_message
 from edgekube.kubelet.runtime.protocol import RuntimeFailure
 from edgekube.lib.process import clean_environment, require
 
@@ -97,13 +98,24 @@ async def _finish(child: asyncio.subprocess.Process, reading: int, pid_file: Pat
         raise TimeoutError(f"command timed out after {timeout:g} s") from error
     finally:
         if child.returncode is None:
-            _kill_inside(pid_file)
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+            await _end(child, pid_file)
         loop.remove_reader(reading)
         os.close(reading)
+    if code != 0 and not pid_file.read_bytes():
+        raise RuntimeFailure("ExecError", f"failed to exec in container: {start_message(kept.decode(errors='replace').strip())}")
     return (128 - code if code < 0 else code), bytes(kept)
+
+
+async def _end(child: asyncio.subprocess.Process, pid_file: Path) -> None:
+    """The command first, so that the runtime collects it; the runtime itself only if that did not help."""
+    _kill_inside(pid_file)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await child.wait()
+            return
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    await child.wait()
 
 
 def _kill_inside(pid_file: Path) -> None:

@@ -4,7 +4,7 @@ A plain (not pointer) field that holds its zero value leaves no trace when an ob
 always there. Both decide what managedFields say and what clients read back. Reads checkouts of k8s.io/api and k8s.io/apimachinery of
 the release that edgekube speaks; writes edgekube/api/schema_data/go.json.gz:
 
-    {definition: {JSON name: "e" (omitted when zero) | "v" (struct that is always there) | "" , with " GoType" behind if it is a named type}}
+    {definition: {JSON name: "e" (omitted when zero) | "v" (struct that is always there) | "", then " GoType" if it is a named type}}
 
     python packaging/compile_go_facts.py /path/to/k8s.io/api /path/to/k8s.io/apimachinery
 """

@@ -8,7 +8,7 @@ gives the same bytes.
     python packaging/compile_schema.py /path/to/kubernetes_validate
 
 The compact form: `{"names": [...], "types": [...], "aliases": {...}}`. A type is `{"f": {field: code or [code, options]}, "r": [required],
-"g": [[group, version, kind]], "a": 1 if atomic, "u": unions}`. Codes: s string, b boolean, i int32, l int64, d double, y bytes, o anything,
+"g": [[group, version, kind]], "a": 1 if atomic, "u": unions}`. Codes: s string, b boolean, i int32, l int64, d double, y bytes, o any object, j any JSON,
 q Quantity, t Time, T MicroTime, x IntOrString, `[c` list of c, `{c` map to c, `#n` the type with number n.
 Options: l list type (a, s, m), k list-map keys, m patch merge key, p patch strategy, a map type (1 atomic, 0 granular), v default value.
 """
@@ -43,10 +43,10 @@ _SPECIAL = {
     "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1": "o",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch": "o",
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "o",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON": "o",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray": "o",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool": "o",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray": "o",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON": "j",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray": "j",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool": "j",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray": "j",
 }
 # The published definitions have no defaults, but a list-map key that a client leaves out has one: without it two appliers of one
 # port would own two ports. These are the only list-map keys with a default.

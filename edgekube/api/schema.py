@@ -28,6 +28,7 @@ _LEAVES: Mapping[str, tuple[int, str, Any]] = {
     "d": (fields.DOUBLE, "float64", 0),
     "y": (fields.BYTES, "[]uint8", None),
     "o": (fields.ANY, "interface {}", None),
+    "j": (fields.ANY, "interface {}", None),
     "q": (fields.QUANTITY, "resource.Quantity", "0"),
     "t": (fields.TIME, "v1.Time", None),
     "T": (fields.MICRO_TIME, "v1.MicroTime", None),

@@ -1,7 +1,8 @@
 """One pass over an object that does what decoding it into upstream's Go types and encoding it again does, in place.
 
-It finds the first value of a wrong type, in the words of Go's decoder; drops and reports unknown fields; drops nulls and empty
-optional lists and maps and zeros that Go omits; adds empty structs that Go always writes; writes quantities and times canonically. About 50 us for a pod of 6 KB.
+It finds the first value of a wrong type, in the words of Go's decoder; drops and reports unknown fields; drops nulls, and the empty
+lists, maps and zeros that Go omits; adds the empty structs that Go always writes; writes quantities and times canonically. About 50 us
+for a pod of 6 KB.
 """
 
 import base64

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edgekube.api.catalog import NODE, POD
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
+from edgekube.client.protocol import PatchType
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
 from edgekube.controllers.pods import PodFacts
 from edgekube.errors import ApiError, NotFound
@@ -84,9 +85,9 @@ class PodGCController(Base):
         """Mark a pod that has not ended as failed for this reason, then delete it at once."""
         pod = item.decode()
         if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-            status = plan_failed(pod.get("status") or {}, reason, message, rfc3339(self.clock.now()))
+            patch = {"metadata": {"uid": item.uid}, "status": plan_failed(reason, message, rfc3339(self.clock.now()))}
             try:
-                await self.client.update(POD, pod | {"status": status}, subresource="status")
+                await self.client.patch(POD, item.name, item.namespace, patch, patch_type=PatchType.STRATEGIC, subresource="status")
             except NotFound:
                 return
         try:
@@ -127,8 +128,7 @@ def plan_finished(pods: Sequence[PodFacts], keep: int) -> Sequence[PodFacts]:
     return ordered[: max(0, len(ordered) - keep)]
 
 
-def plan_failed(status: Obj, reason: str, message: str, stamp: str) -> Obj:
-    """The status of a pod that was lost: Failed, with the disruption named."""
-    kept = [c for c in status.get("conditions") or () if c.get("type") != "DisruptionTarget"]
+def plan_failed(reason: str, message: str, stamp: str) -> Obj:
+    """What a pod that was lost gets into its status: Failed, with the disruption named. A strategic patch, which keeps other conditions."""
     target = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message, "lastTransitionTime": stamp}
-    return status | {"phase": "Failed", "conditions": [*kept, target]}
+    return {"phase": "Failed", "conditions": [target]}

@@ -137,7 +137,7 @@ def is_progressing(deployment: Obj, status: Obj) -> bool:
     old = deployment.get("status") or {}
 
     def grew(name: str) -> bool:
-        return status.get(name, 0) > old.get(name, 0)
+        return bool(status.get(name, 0) > old.get(name, 0))
 
     def outdated(of: Obj) -> int:
         count: int = of.get("replicas", 0) - of.get("updatedReplicas", 0)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from edgekube.apiserver.relay import NodeDialer
 from edgekube.apiserver.subresources import containers, proxy
 from edgekube.apiserver.subresources.binding import BindingSubresource
+from edgekube.apiserver.subresources.ephemeral import EphemeralContainersSubresource
 from edgekube.apiserver.subresources.eviction import EvictionSubresource
 from edgekube.apiserver.subresources.protocol import Subresource
 from edgekube.apiserver.subresources.token import TokenSubresource
@@ -17,6 +18,7 @@ def build(*, signer: TokenSigner, dialer: NodeDialer) -> Sequence[Subresource]:
         BindingSubresource(),
         EvictionSubresource(),
         TokenSubresource(signer),
+        EphemeralContainersSubresource(),
         *containers.build(dialer),
         proxy.ProxySubresource(dialer),
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
 
 _ERROR_LIMIT = 2048
-_STREAMS = ("All", "Stdout", "Stderr")
+_STREAMS = ("All", "Stderr", "Stdout")
 _EXEC_OPTIONS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
 _LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
 _LOG_FLAGS = ("follow", "previous", "timestamps")

@@ -7,9 +7,9 @@ gives the same bytes.
 
     python packaging/compile_schema.py /path/to/kubernetes_validate
 
-The compact form: `{"names": [...], "types": [...], "aliases": {...}}`. A type is `{"f": {field: code or [code, options]}, "r": [required],
-"g": [[group, version, kind]], "a": 1 if atomic, "u": unions}`. Codes: s string, b boolean, i int32, l int64, d double, y bytes, o any object, j any JSON,
-q Quantity, t Time, T MicroTime, x IntOrString, `[c` list of c, `{c` map to c, `#n` the type with number n.
+The compact form: `{"names": [...], "types": [...]}`. A type is `{"f": {field: code or [code, options]}, "r": [required fields],
+"g": [[group, version, kind]], "a": 1 if atomic, "u": unions}`. Codes: s string, b boolean, i int32, l int64, d double, y bytes,
+o any object, j any JSON, q Quantity, t Time, T MicroTime, x IntOrString, `[c` list of c, `{c` map to c, `#n` the type with number n.
 Options: l list type (a, s, m), k list-map keys, m patch merge key, p patch strategy, a map type (1 atomic, 0 granular), v default value.
 """
 

@@ -45,17 +45,17 @@ def api_versions(server_address: str) -> Obj:
     }
 
 
-def api_groups(kinds: Iterable[Kind]) -> Obj:
+def api_groups(kinds: Sequence[Kind]) -> Obj:
     """GET /apis."""
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name, kinds) for name in groups(kinds) if name]}
 
 
-def api_group(kinds: Iterable[Kind], group: str) -> Obj | None:
+def api_group(kinds: Sequence[Kind], group: str) -> Obj | None:
     """GET /apis/GROUP; None if nothing of it is served."""
     return {"kind": "APIGroup", "apiVersion": "v1"} | _group(group, kinds) if group and versions(kinds, group) else None
 
 
-def api_resources(kinds: Iterable[Kind], group: str, version: str) -> Obj | None:
+def api_resources(kinds: Sequence[Kind], group: str, version: str) -> Obj | None:
     """GET /api/v1 and /apis/GROUP/VERSION; None if nothing of it is served."""
     served = _of(kinds, group, version)
     if not served:
@@ -104,13 +104,13 @@ def accepts_aggregated(accept: str) -> bool:
     return False
 
 
-def groups(kinds: Iterable[Kind]) -> list[str]:
+def groups(kinds: Sequence[Kind]) -> list[str]:
     """The groups served, in upstream's order of priority."""
     order = {name: index for index, name in enumerate(_GROUPS)}
     return sorted({kind.group for kind in kinds}, key=lambda name: (order.get(name, len(order)), name))
 
 
-def versions(kinds: Iterable[Kind], group: str) -> list[str]:
+def versions(kinds: Sequence[Kind], group: str) -> list[str]:
     """The versions of a group, the preferred one first: stable before beta before alpha, newest first."""
     return sorted({kind.version for kind in kinds if kind.group == group}, key=_version_rank)
 
@@ -132,12 +132,12 @@ def subresources(kind: Kind) -> Iterable[tuple[str, tuple[str, str, str], Sequen
         yield name, speaks or (kind.group, kind.version, kind.kind), sorted(found[name])
 
 
-def _group(name: str, kinds: Iterable[Kind]) -> Obj:
+def _group(name: str, kinds: Sequence[Kind]) -> Obj:
     found = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions(kinds, name)]
     return {"name": name, "versions": found, "preferredVersion": found[0]}
 
 
-def _of(kinds: Iterable[Kind], group: str, version: str) -> list[Kind]:
+def _of(kinds: Sequence[Kind], group: str, version: str) -> list[Kind]:
     return sorted((kind for kind in kinds if (kind.group, kind.version) == (group, version)), key=lambda kind: kind.plural)
 
 

@@ -56,7 +56,7 @@ class EscalationCheck(BasePlugin):
             return
         rules = self._authorizer.role_rules(kind, name, request.namespace)
         if rules is None:
-            raise NotFound.of(GROUP, plural.removesuffix("s"), name)
+            raise NotFound.of(GROUP, plural, name)
         self._confirm(request, rules, ())
 
     def _may(self, request: Admission, verb: str, plural: str, name: str, namespace: str) -> bool:

@@ -24,6 +24,7 @@ class EphemeralContainersSubresource(Subresource):
 
     name = "ephemeralcontainers"
     resources = ("pods",)
+    schema = "io.k8s.api.core.v1.Pod"
 
     async def get(self, server: "Server", op: Operation) -> Obj:
         return server.registry.get(catalog.POD, op.namespace, op.name).decode()

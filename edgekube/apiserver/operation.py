@@ -22,6 +22,7 @@ class Operation:
     field_manager: str = ""
     field_validation: str = IGNORE  # what to do about fields nobody knows: Ignore, Warn, Strict
     force: bool = False  # server-side apply: take over other managers' fields
+    applying: bool = False  # this write is a server-side apply, which keeps managedFields itself
     rest: str = ""  # what follows a proxy subresource
     warnings: list[str] = field(default_factory=list)
     done: list[Callable[[], None]] = field(default_factory=list)  # what admission reserved: the verb calls `finish` when it is decided

@@ -8,6 +8,23 @@ from typing import Protocol
 from edgekube.apiserver.identity import ANONYMOUS, PeerCertificate, User
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path addresses. `resource` is "" for non-resource paths."""
+
+    verb: str
+    group: str = ""
+    version: str = ""
+    namespace: str = ""
+    resource: str = ""
+    name: str = ""
+    subresource: str = ""
+    rest: str = ""  # what follows a proxy subresource
+
+
+NO_TARGET = Target("")
+
+
 @dataclass(slots=True)
 class Request:
     """One request. Header names are lower case; `query` keeps repeated values."""
@@ -21,6 +38,7 @@ class Request:
     remote: str = ""
     user: User = ANONYMOUS
     warnings: list[str] = field(default_factory=list)  # sent as Warning headers: 299 - "..."
+    target: Target = NO_TARGET  # filled in by the chain
     head: bytes = b""  # request line and headers as they came, for tunnels
 
     def param(self, name: str, default: str = "") -> str:
@@ -82,17 +100,3 @@ class PushResponse:
 
 
 AnyResponse = Response | StreamResponse | PushResponse | TunnelResponse
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a path addresses. `resource` is "" for non-resource paths."""
-
-    verb: str
-    group: str = ""
-    version: str = ""
-    namespace: str = ""
-    resource: str = ""
-    name: str = ""
-    subresource: str = ""
-    rest: str = ""  # what follows a proxy subresource

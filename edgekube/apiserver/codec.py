@@ -1,0 +1,231 @@
+"""Bytes to objects and back: request bodies in JSON and YAML, answers as objects, lists, tables or metadata only.
+
+Stored bytes are sent as they are wherever the client asks for plain JSON; everything else is built from a fresh decode. Lists are built in
+chunks, so that the loop is never held for long, and compressed in a thread when they are large and the client can unpack them.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from edgekube.api import decoding, meta, table
+from edgekube.api.item import Item
+from edgekube.api.kind import Kind
+from edgekube.api.types import Obj
+from edgekube.apiserver.negotiate import JSON, YAML, Output, Shape
+from edgekube.apiserver.request import Response, StreamResponse
+from edgekube.errors import BadRequest
+
+CHUNK = 50  # objects between two yields to the loop
+STREAM_FROM = 256 * 1024
+GZIP_FROM = 128 * 1024
+_SUMMARY = 30
+
+
+def parse(body: bytes, media: str, kind: str) -> Any:
+    """The decoded body. Raises BadRequest in the words of upstream's decoder."""
+    if media == YAML:
+        return _parse_yaml(body, kind)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = "unexpected end of JSON input" if not body.strip() else str(error)
+        text = f"couldn't get version/kind; json parse error: {reason}"
+        raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): {text} ({_summary(body)})") from error
+
+
+def _parse_yaml(body: bytes, kind: str) -> Any:
+    import datetime
+
+    import yaml
+
+    try:
+        loaded = yaml.load(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except yaml.YAMLError as error:
+        text = f"couldn't get version/kind; json parse error: yaml: {error}"
+        raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): {text} ({_summary(body)})") from error
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key) if not isinstance(key, bool) else str(key).lower(): plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        if isinstance(value, (datetime.datetime, datetime.date)):
+            return value.isoformat().replace("+00:00", "Z")
+        return value
+
+    return plain(loaded)
+
+
+def _summary(body: bytes) -> str:
+    if not body:
+        return "<empty>"
+    if body[:1] == b"{":
+        text = body[:_SUMMARY].decode(errors="replace")
+        return text + " ..." if len(body) > _SUMMARY else text
+    return body[:_SUMMARY].hex() + (" ..." if len(body) > _SUMMARY else "")
+
+
+def parse_patch(body: bytes, media: str) -> Any:
+    """The decoded body of a patch. Raises BadRequest."""
+    if media == YAML:
+        try:
+            return _parse_yaml(body, "patch")
+        except BadRequest as error:
+            raise BadRequest(f"error decoding YAML: {error.message}") from error
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"error decoding patch: {error}") from error
+
+
+def decode(kind: Kind, body: bytes, media: str, mode: str) -> tuple[Obj, list[str]]:
+    """The body as a clean object of `kind`, and warnings. Raises BadRequest."""
+    obj = parse(body, media, kind.kind)
+    if not isinstance(obj, dict):
+        text = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct"
+        raise BadRequest(f"the object provided is unrecognized (must be of type {kind.kind}): {text} ({_summary(body)})")
+    check_type(kind, obj)
+    obj.setdefault("metadata", {})
+    warnings = decoding.clean(kind, obj, body=body if media == JSON else b"", mode=mode)
+    return obj, warnings
+
+
+def check_type(kind: Kind, obj: Obj) -> None:
+    """apiVersion and kind may be missing, but not lie. Puts them first. Raises BadRequest."""
+    version, name = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
+    if name != kind.kind:
+        short = str(version).rpartition("/")[2]
+        raise BadRequest(f'{name} in version "{short}" cannot be handled as a {kind.kind}: no kind "{name}" is registered for this address')
+    if version != kind.api_version:
+        text = f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
+        raise BadRequest(text)
+    obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
+
+
+def to_yaml(value: Any) -> bytes:
+    import yaml
+
+    text: str = yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), default_flow_style=False, sort_keys=True)
+    return text.encode()
+
+
+def render(value: Any, output: Output) -> bytes:
+    """A dict in the wanted syntax."""
+    if output.media == YAML:
+        return to_yaml(value)
+    if output.pretty:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n"
+    return orjson.dumps(value)
+
+
+def raw_response(raw: bytes, output: Output, status: int = 200) -> Response:
+    """An encoded object that is no stored version of a kind (a Status, the answer of a subresource)."""
+    if output.media == JSON and not output.pretty:
+        return Response(status, raw)
+    return Response(status, render(orjson.loads(raw), output), output.media)
+
+
+def item_bytes(kind: Kind, item: Item, output: Output, now: float) -> bytes:
+    """One object in the wanted form."""
+    if output.plain:
+        return item.raw
+    if output.shape is Shape.OBJECT:
+        return render(item.decode(), output)
+    if output.shape is Shape.PARTIAL:
+        return render(partial(item, output), output)
+    return render(table.render(kind, [item.decode()], now=now, include=output.include, version=output.group_version), output)
+
+
+def item_response(kind: Kind, item: Item, output: Output, now: float, status: int = 200) -> Response:
+    return Response(status, item_bytes(kind, item, output, now), output.media)
+
+
+def answer_response(kind: Kind, answer: Obj, output: Output, now: float, status: int) -> Response:
+    """What a subresource answered: the parent's kind may be shown in any form, all else as it is."""
+    if output.shape is not Shape.OBJECT and answer.get("kind") == kind.kind and answer.get("apiVersion") == kind.api_version:
+        item = meta.item_of(kind, meta.encode(answer), 0, answer)
+        return item_response(kind, item, output, now, status)
+    plain = Output(media=output.media, pretty=output.pretty)
+    return Response(status, render(answer, plain), output.media)
+
+
+def partial(item: Item, output: Output) -> Obj:
+    """PartialObjectMetadata of an item."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": output.group_version, "metadata": item.decode()["metadata"]}
+
+
+class ListBody:
+    """The pieces of a list answer."""
+
+    def __init__(self, kind: Kind, items: Sequence[Item], metadata: dict[str, Any], output: Output, now: float) -> None:
+        self._kind, self._items, self._metadata, self._output, self._now = kind, items, metadata, output, now
+
+    def pieces(self) -> Iterator[bytes]:
+        """JSON in pieces of at most CHUNK objects. YAML and indented output are one piece made of all."""
+        head, tail = self._frame()
+        yield head
+        items = self._items
+        for start in range(0, len(items), CHUNK):
+            chunk = items[start : start + CHUNK]
+            yield (b"," if start else b"") + b",".join(self._encoded(chunk))
+        yield tail
+
+    def _frame(self) -> tuple[bytes, bytes]:
+        kind, output = self._kind, self._output
+        if output.shape is Shape.TABLE:
+            empty = table.render(kind, [], now=self._now, metadata=self._metadata, version=output.group_version)
+            del empty["rows"]
+            return orjson.dumps(empty)[:-1] + b',"rows":[', b"]}"
+        if output.shape is Shape.PARTIAL:
+            name, version = "PartialObjectMetadataList", output.group_version
+        else:
+            name, version = kind.list_kind, kind.api_version
+        head = b'{"kind":"%s","apiVersion":"%s","metadata":%s,"items":['
+        return head % (name.encode(), version.encode(), orjson.dumps(self._metadata)), b"]}"
+
+    def _encoded(self, items: Sequence[Item]) -> list[bytes]:
+        output = self._output
+        if output.shape is Shape.OBJECT:
+            return [item.raw for item in items]
+        if output.shape is Shape.PARTIAL:
+            return [orjson.dumps(partial(item, output)) for item in items]
+        objs = [item.decode() for item in items]
+        part = table.render(self._kind, objs, now=self._now, include=output.include, headers=False, version=output.group_version)
+        return [orjson.dumps(row) for row in part["rows"]]
+
+    @property
+    def size(self) -> int:
+        """About how large it will be."""
+        return sum(len(item.raw) for item in self._items)
+
+
+async def list_response(body: ListBody, output: Output, *, gzip: bool) -> Response | StreamResponse:
+    """A whole answer where it is small, else one in chunks."""
+    if output.media == YAML or output.pretty:
+        value = orjson.loads(b"".join([piece async for piece in _breathing(body.pieces())]))
+        return Response(200, await asyncio.to_thread(render, value, output), output.media)
+    size = body.size
+    if size < STREAM_FROM and not (gzip and size >= GZIP_FROM):
+        return Response(200, b"".join(body.pieces()))
+    if gzip:
+        return StreamResponse(200, _gzipped(body.pieces()), headers={"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
+    return StreamResponse(200, _breathing(body.pieces()))
+
+
+async def _breathing(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
+
+
+async def _gzipped(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    packer = zlib.compressobj(4, zlib.DEFLATED, 31)
+    for piece in pieces:
+        packed = await asyncio.to_thread(packer.compress, piece)
+        if packed:
+            yield packed
+    yield packer.flush()

@@ -1,0 +1,268 @@
+"""From an authorized HTTP request to a verb and back: reads options and bodies, picks the handler, writes the answer's form."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from edgekube.api import decoding
+from edgekube.api.kind import Kind
+from edgekube.apiserver import codec
+from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate
+from edgekube.apiserver.operation import IGNORE, STRICT, WARN, Operation
+from edgekube.apiserver.registry import too_new
+from edgekube.apiserver.request import AnyResponse, Request, Response
+from edgekube.apiserver.subdispatch import dispatch_subresource
+from edgekube.apiserver.target import truth
+from edgekube.apiserver.verbs import listing, watching
+from edgekube.apiserver.verbs.create import create
+from edgekube.apiserver.verbs.delete import DeleteOptions, delete
+from edgekube.apiserver.verbs.deletecollection import delete_collection
+from edgekube.apiserver.verbs.metadata import check_name
+from edgekube.apiserver.verbs.patching import patch_object
+from edgekube.apiserver.verbs.update import update
+from edgekube.client.protocol import PatchType
+from edgekube.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, Problem
+
+if TYPE_CHECKING:
+    from edgekube.apiserver.server import Server
+
+_MODES = frozenset((IGNORE, WARN, STRICT))
+_PATCHES = {each.value: each for each in PatchType}
+_DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
+
+
+async def dispatch(server: "Server", request: Request) -> AnyResponse:
+    """Answer a request that has passed the filters. Raises ApiError."""
+    target = request.target
+    if not target.resource:
+        return await server.routes.handle(request)
+    kind = server.find_kind(target.group, target.version, target.resource)
+    if kind is None:
+        raise NotFound.path()
+    if kind.namespaced != bool(target.namespace) and (target.name or target.verb == "create") and kind.plural != "namespaces":
+        if kind.namespaced and not target.namespace and target.verb not in ("list", "watch", "deletecollection"):
+            raise NotFound.path()
+    op = operation(kind, request)
+    if target.subresource:
+        return await dispatch_subresource(server, request, op)
+    if target.verb not in kind.verbs and not (target.verb == "watch" and "watch" in kind.verbs):
+        raise MethodNotAllowed
+    virtual = server.virtual.get(kind)
+    if virtual is not None:
+        obj, op.warnings[:] = await read_object(request, op, kind)
+        answer = await virtual.create(server, op, obj)
+        request.warnings += op.warnings
+        return Response(201, codec.render(answer, output_of(request, transform=False)), output_of(request, transform=False).media)
+    response = await _VERBS[target.verb](server, request, op)
+    request.warnings += op.warnings
+    return response
+
+
+def operation(kind: Kind, request: Request) -> Operation:
+    """The options that all verbs share. Raises BadRequest, Invalid."""
+    target = request.target
+    op = Operation(kind=kind, user=request.user, namespace=target.namespace, name=target.name, subresource=target.subresource)
+    op.rest = target.rest
+    if kind.plural == "namespaces" and not kind.group and not kind.namespaced:
+        op.namespace = ""
+    if request.method in ("GET", "HEAD"):
+        return op
+    query = request.query
+    if "dryRun" in query:
+        if any(value not in ("All", "") for value in query["dryRun"]):
+            value = next(value for value in query["dryRun"] if value not in ("All", ""))
+            text = f'Unsupported value: "{value}": supported values: "All"'
+            raise Invalid.of("meta.k8s.io", _options_kind(request), "", [Problem("dryRun", "FieldValueNotSupported", text)])
+        op.dry_run = "All" in query["dryRun"]
+    op.field_validation = request.param("fieldValidation") or WARN
+    if op.field_validation not in _MODES:
+        text = f'Unsupported value: "{op.field_validation}": supported values: "{IGNORE}", "{STRICT}", "{WARN}"'
+        raise Invalid.of("meta.k8s.io", _options_kind(request), "", [Problem("fieldValidation", "FieldValueNotSupported", text)])
+    op.force = truth(request.param("force")) if "force" in query else False
+    op.field_manager = request.param("fieldManager")
+    if len(op.field_manager) > 128:
+        text = "Too long: may not be more than 128 bytes"
+        raise Invalid.of("meta.k8s.io", _options_kind(request), "", [Problem("fieldManager", "FieldValueTooLong", text)])
+    if not op.field_manager and request.headers.get("content-type", "").partition(";")[0] != PatchType.APPLY.value:
+        op.field_manager = request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
+    return op
+
+
+def _options_kind(request: Request) -> str:
+    return {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}.get(request.method, "DeleteOptions")
+
+
+def output_of(request: Request, *, transform: bool = True) -> Output:
+    """The form of the answer. Raises NotAcceptable."""
+    output = negotiate(request.headers.get("accept", ""), transform=transform)
+    pretty = "pretty" in request.query and truth(request.param("pretty"))
+    include = request.param("includeObject")
+    if not pretty and not include:
+        return output
+    return Output(output.media, output.shape, output.version, include or output.include, pretty)
+
+
+async def read_object(request: Request, op: Operation, kind: Kind) -> tuple[dict[str, object], list[str]]:
+    media = body_media(request.headers.get("content-type", ""))
+    return codec.decode(kind, await request.read_body(), media, op.field_validation)
+
+
+def _gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
+
+
+async def _get(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = output_of(request)
+    revision = listing.parse_revision(request.param("resourceVersion"))
+    if revision and revision > server.store.revision:
+        raise too_new(revision, server.store.revision)
+    item = server.registry.get(op.kind, op.namespace, op.name)
+    if output.plain:
+        return Response(200, item.raw)
+    return codec.item_response(op.kind, item, output, server.clock.now().timestamp())
+
+
+def list_options(request: Request, op: Operation) -> listing.ListOptions:
+    param = request.param
+    return listing.parse_options(
+        op,
+        labels=param("labelSelector"),
+        fields=param("fieldSelector"),
+        limit=param("limit"),
+        token=param("continue"),
+        revision=param("resourceVersion"),
+        match=param("resourceVersionMatch"),
+    )
+
+
+async def _list(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = output_of(request)
+    found = await listing.list_items(server, op, list_options(request, op))
+    body = codec.ListBody(op.kind, found.items, found.metadata(), output, server.clock.now().timestamp())
+    return await codec.list_response(body, output, gzip=_gzip(request))
+
+
+async def _watch(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = negotiate(request.headers.get("accept", ""))
+    if request.param("includeObject"):
+        output = output_of(request)
+    fields = request.param("fieldSelector")
+    if op.name and "metadata.name" not in fields:  # the deprecated /watch/.../name
+        fields = f"metadata.name={op.name}" + (f",{fields}" if fields else "")
+    initial = truth(request.param("sendInitialEvents")) if "sendInitialEvents" in request.query else None
+    try:
+        timeout = int(request.param("timeoutSeconds") or 0)
+    except ValueError:
+        raise BadRequest(f'strconv.ParseInt: parsing "{request.param("timeoutSeconds")}": invalid syntax') from None
+    match, revision = request.param("resourceVersionMatch"), request.param("resourceVersion")
+    options = watching.WatchOptions(
+        listing=listing.ListOptions(
+            labels=listing.parse_labels(request.param("labelSelector")),
+            fields=listing.parse_fields(fields, op.kind.selectable),
+            revision=listing.parse_revision(revision),
+            match=match,
+        ),
+        bookmarks=truth(request.param("allowWatchBookmarks")) if "allowWatchBookmarks" in request.query else False,
+        initial=initial,
+        timeout=max(timeout, 0),
+    )
+    return watching.watch(server, op, options, output)
+
+
+async def _create(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = output_of(request)
+    obj, op.warnings[:] = await read_object(request, op, op.kind)
+    item = await create(server, op, obj)
+    return codec.item_response(op.kind, item, output, server.clock.now().timestamp(), 201)
+
+
+async def _update(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = output_of(request)
+    media = body_media(request.headers.get("content-type", ""))
+    body = await request.read_body()
+    first = [codec.decode(op.kind, body, media, op.field_validation)]
+    op.warnings += first[0][1]
+    check_name(op, first[0][0])
+
+    def change(_old: dict[str, object]) -> dict[str, object]:
+        return first.pop()[0] if first else codec.decode(op.kind, body, media, IGNORE)[0]
+
+    item = await update(server, op, change)
+    return codec.item_response(op.kind, item, output, server.clock.now().timestamp())
+
+
+def patch_type(request: Request) -> PatchType:
+    """Raises UnsupportedMediaType."""
+    return _PATCHES[body_media(request.headers.get("content-type", ""), tuple(_PATCHES))]
+
+
+async def read_patch(request: Request, kind: PatchType) -> object:
+    body = await request.read_body()
+    media = YAML if kind is PatchType.APPLY and not body.lstrip().startswith(b"{") else JSON
+    return codec.parse_patch(body, media)
+
+
+async def _patch(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = output_of(request)
+    kind = patch_type(request)
+    if op.force and kind is not PatchType.APPLY:
+        text = "Forbidden: may not be specified for non-apply patch"
+        raise Invalid.of("meta.k8s.io", "PatchOptions", "", [Problem("force", "FieldValueForbidden", text)])
+    item, created = await patch_object(server, op, kind, await read_patch(request, kind))
+    return codec.item_response(op.kind, item, output, server.clock.now().timestamp(), 201 if created else 200)
+
+
+async def _delete(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = output_of(request)
+    options = await delete_options(request, op)
+    deleted = await delete(server, op, options)
+    body, is_object = deleted.body(op.kind)
+    if is_object:
+        return codec.item_response(op.kind, deleted.item, output, server.clock.now().timestamp())
+    return codec.raw_response(body, Output(media=output.media, pretty=output.pretty))
+
+
+async def delete_options(request: Request, op: Operation) -> DeleteOptions:
+    """From the body, or from the query where there is no body. Raises BadRequest, Invalid."""
+    raw = await request.read_body()
+    found: dict[str, object] = {}
+    if raw.strip():
+        found = codec.parse(raw, body_media(request.headers.get("content-type", "")), "DeleteOptions")
+        decoding.clean_as(_DELETE_OPTIONS, "DeleteOptions", "v1", found, mode=IGNORE)
+        dry_run = found.get("dryRun")
+        if dry_run:
+            if dry_run != ["All"]:
+                text = f'Unsupported value: {codec.render(dry_run, Output()).decode()}: supported values: "All"'
+                raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [Problem("dryRun", "FieldValueNotSupported", text)])
+            op.dry_run = True
+    else:
+        if "gracePeriodSeconds" in request.query:
+            try:
+                found["gracePeriodSeconds"] = int(request.param("gracePeriodSeconds"))
+            except ValueError as error:
+                raise BadRequest(str(error)) from None
+        if "propagationPolicy" in request.query:
+            found["propagationPolicy"] = request.param("propagationPolicy")
+        if "orphanDependents" in request.query:
+            found["orphanDependents"] = truth(request.param("orphanDependents"))
+    return DeleteOptions.of(found)
+
+
+async def _delete_collection(server: "Server", request: Request, op: Operation) -> AnyResponse:
+    output = output_of(request)
+    options = await delete_options(request, op)
+    found = await delete_collection(server, op, list_options(request, op), options)
+    body = codec.ListBody(op.kind, found.items, found.metadata(), output, server.clock.now().timestamp())
+    return await codec.list_response(body, output, gzip=_gzip(request))
+
+
+_Verb = Callable[["Server", Request, Operation], Awaitable[AnyResponse]]
+_VERBS: Mapping[str, _Verb] = {
+    "get": _get,
+    "list": _list,
+    "watch": _watch,
+    "create": _create,
+    "update": _update,
+    "patch": _patch,
+    "delete": _delete,
+    "deletecollection": _delete_collection,
+}

@@ -6,7 +6,7 @@ Documents are built when first asked for and kept with their ETag until the set 
 import asyncio
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -51,12 +51,19 @@ class Routes:
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._documents: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._added: dict[str, Callable[[Request], Awaitable[AnyResponse]]] = {}
+
+    def add(self, path: str, handler: Callable[[Request], Awaitable[AnyResponse]]) -> None:
+        """One more address for GET."""
+        self._added[path] = handler
 
     async def handle(self, request: Request) -> AnyResponse:
         """Raises NotFound, MethodNotAllowed."""
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed if self._known(path) else NotFound.path()
+        if path in self._added:
+            return await self._added[path](request)
         first = path.split("/")[1]
         match first:
             case "healthz" | "livez" | "readyz":
@@ -74,13 +81,13 @@ class Routes:
         raise NotFound.path()
 
     def _known(self, path: str) -> bool:
-        return path.split("/")[1] in ("healthz", "livez", "readyz", "metrics", "version", "api", "apis", "openapi", "")
+        return path in self._added or path.split("/")[1] in ("healthz", "livez", "readyz", "metrics", "version", "api", "apis", "openapi", "")
 
     def _groups(self) -> Sequence[tuple[str, str]]:
         return tuple(dict.fromkeys((kind.group, kind.version) for kind in self._server.kinds))
 
     def _paths(self) -> list[str]:
-        found = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+        found = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version", *self._added]
         for group, version in self._groups():
             found += [f"/apis/{group}", f"/apis/{group}/{version}"] if group else [f"/api/{version}"]
         found += [f"{root}/{name}" for root in ("/healthz", "/livez", "/readyz") for name in self._server.health.names(root[1:])]

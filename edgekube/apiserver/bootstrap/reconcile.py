@@ -17,7 +17,7 @@ from edgekube.apiserver.bootstrap import objects as defaults
 from edgekube.apiserver.objects import Objects
 from edgekube.apiserver.rules import compact, compile_rules, uncovered
 from edgekube.client.protocol import Client
-from edgekube.errors import AlreadyExists
+from edgekube.errors import AlreadyExists, ApiError
 
 log = logging.getLogger(__name__)
 
@@ -162,9 +162,16 @@ def _find(objects: Objects, kind: Kind, obj: Obj) -> Obj | None:
 
 
 async def _apply(client: Client, steps: Sequence[Step]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for step in steps:
-            group.create_task(_write(client, step))
+    """All writes together; the first refusal is raised alone, it says enough."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for step in steps:
+                group.create_task(_write(client, step))
+    except ExceptionGroup as group_error:
+        first = group_error.exceptions[0]
+        if isinstance(first, ApiError):
+            raise first from None
+        raise
 
 
 async def _write(client: Client, step: Step) -> None:

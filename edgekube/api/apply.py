@@ -44,6 +44,8 @@ def track_update(kind: Kind, old: Obj | None, new: Obj, *, manager: str, now: st
     managedFields of its own: [{}] forgets all managers, other entries replace the stored ones (not through a subresource).
     """
     given, stored = managers.entries_of(new), managers.entries_of(old)
+    if old is not None and (given == stored or not given) and _content(old) == _content(new):
+        return new if given else _with_entries(new, list(stored))
     if old is not None and not subresource and managers.is_reset(given):
         managed = Managed()
     elif old is not None and (subresource or not given or given == stored):
@@ -56,8 +58,6 @@ def track_update(kind: Kind, old: Obj | None, new: Obj, *, manager: str, now: st
     struct = _struct(kind)
     difference = ownership.compare(struct, _content(ownership.skeleton(struct) if old is None else old), _content(new))
     changed, removed = _managed_part(difference.changed), _managed_part(difference.removed)
-    if not changed and not removed and given == stored:
-        return new
     _record(managed, managers.updater(manager, kind.api_version, subresource), changed, removed, kind.api_version, now)
     managed.cap()
     return _with_entries(new, managed.encode())

@@ -44,6 +44,7 @@ def clean_as(definition: str, kind: str, version: str, obj: Obj, *, body: bytes 
 
 def clean_patched(kind: Kind, obj: Obj, *, doubles: Sequence[str] = (), mode: str = WARN) -> list[str]:
     """The same for the result of a patch, which is refused as Invalid. `doubles`: duplicate fields of the patch itself."""
+    given = orjson.dumps(obj)  # the refusal shows the object as the patch made it; the check cleans it
     found = SCHEMA.check(kind.schema, obj)
     faults = [] if mode == IGNORE else [f'duplicate field "{path}"' for path in doubles]
     faults += [] if mode == IGNORE else [f'unknown field "{path}"' for path in found.unknown]
@@ -51,7 +52,7 @@ def clean_patched(kind: Kind, obj: Obj, *, doubles: Sequence[str] = (), mode: st
     if faults and mode == STRICT and not error:
         error = f"strict decoding error: {', '.join(faults)}"
     if error:
-        shown = json.dumps(orjson.dumps(obj).decode(), ensure_ascii=False)
+        shown = json.dumps(given.decode(), ensure_ascii=False)
         raise Invalid.of("", "", "", [Problem("patch", "FieldValueInvalid", f"Invalid value: {shown}: {error}")])
     return faults
 

@@ -34,12 +34,13 @@ def _merge_map(old: Mapping[str, Any], patch: Mapping[str, Any], shape: Struct |
     merged = dict(old)
     if _RETAIN in patch:
         _retain(merged, patch)
-    done = _ordered_lists(merged, patch, shape)
+    done = _ordered_lists(merged, patch, shape) if any(key[:1] == "$" for key in patch) else ()
     for key, value in patch.items():
-        if key in done or key == _RETAIN or key.startswith(_ORDER):
+        if key in done:
             continue
-        if key.startswith(_TAKE):
-            _take(merged, key.removeprefix(_TAKE), value)
+        if key[:1] == "$" and _is_directive(key):
+            if key.startswith(_TAKE):
+                _take(merged, key.removeprefix(_TAKE), value)
         elif value is None:
             merged.pop(key, None)
         else:
@@ -160,7 +161,8 @@ def _merge_list(old: Sequence[Any], patch: Sequence[Any], field: Field | None) -
     key = field.merge_key if field is not None else ""
     element = field.element.struct if field is not None and field.element.kind == STRUCT else None
     changes = [item for item in patch if not (item.__class__ is dict and _PATCH in item)]
-    kept = _directed(old, patch, key)
+    kept = list(old) if len(changes) == len(patch) else _directed(old, patch, key)
+    in_order, last = True, -1
     positions = {_hashable(item.get(key)): index for index, item in enumerate(kept) if item.__class__ is dict}
     for item in changes:
         if item.__class__ is not dict:
@@ -169,11 +171,14 @@ def _merge_list(old: Sequence[Any], patch: Sequence[Any], field: Field | None) -
             raise ApiError(f"map: {_go_map(item)} does not contain declared merge key: {key}")
         at = positions.get(_hashable(item[key]))
         if at is None:
-            positions[_hashable(item[key])] = len(kept)
+            positions[_hashable(item[key])] = at = len(kept)
             kept.append(_plain(item))
+            in_order = False
         else:
             kept[at] = _merge_map(kept[at], item, element)
-    return _arrange(kept, changes, old, key)
+            in_order = in_order and at > last
+        last = at
+    return kept if in_order else _arrange(kept, changes, old, key)
 
 
 def _directed(old: Sequence[Any], patch: Sequence[Any], key: str) -> list[Any]:
@@ -219,6 +224,8 @@ def _identity(item: Any, key: str) -> Any:
 
 
 def _hashable(value: Any) -> Any:
+    if value.__class__ is str:
+        return value
     return (type(value).__name__, value if value.__hash__ is not None else repr(value))
 
 

@@ -11,7 +11,7 @@ upstream, `tail` counts stored lines (a long line that was split counts for each
 import asyncio
 import ctypes
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +92,7 @@ def _moment(stamp: bytes) -> datetime | None:
         return None
 
 
-async def read_log(path: Path, options: LogOptions, *, is_over: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+async def read_log(path: Path, options: LogOptions, *, is_over: Callable[[], Awaitable[bool]]) -> AsyncGenerator[bytes, None]:
     """The log in pieces. `is_over` tells whether the container has ended: following then stops at the end of the file.
 
     Raises FileNotFoundError if there is no file (and, when following, none appears before the container ends).

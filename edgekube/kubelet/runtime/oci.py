@@ -101,7 +101,7 @@ async def _finish(child: asyncio.subprocess.Process, reading: int, pid_file: Pat
             await _end(child, pid_file)
         loop.remove_reader(reading)
         os.close(reading)
-    if code != 0 and not pid_file.read_bytes():
+    if code != 0 and not os.stat(pid_file).st_size:
         raise RuntimeFailure("ExecError", f"failed to exec in container: {start_message(kept.decode(errors='replace').strip())}")
     return (128 - code if code < 0 else code), bytes(kept)
 

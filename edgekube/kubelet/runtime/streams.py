@@ -1,7 +1,7 @@
 """Talking to a process in a container over a hijacked connection: exec and attach.
 
 Without a tty podman multiplexes: frames of an 8-byte head (1 stdout, 2 stderr, three zeros, length big-endian) and the data; with a tty it
-is the raw bytes. Backpressure: output is read from the socket only while less than 256 KiB waits to be fetched.
+is the raw bytes. Backpressure: output is read from the socket only while little of it waits to be fetched.
 """
 
 import asyncio
@@ -10,39 +10,10 @@ import struct
 from collections.abc import Awaitable, Callable
 
 from edgekube.kubelet.runtime.rest import Stream
+from edgekube.lib.bounded import BoundedReader
 from edgekube.lib.tasks import TaskScope
 
-_HIGH = 256 << 10
 _PIECE = 32 << 10
-
-
-class Output(asyncio.StreamReader):
-    """A StreamReader whose producer waits while the consumer is behind."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=_HIGH)
-        self._room = asyncio.Event()
-        self._room.set()
-        self._size = 0
-
-    async def put(self, data: bytes) -> None:
-        await self._room.wait()
-        self._size += len(data)
-        if self._size > _HIGH:
-            self._room.clear()
-        self.feed_data(data)
-
-    async def read(self, n: int = -1) -> bytes:
-        data = await super().read(n)
-        self._size -= len(data)
-        if self._size <= _HIGH // 2:
-            self._room.set()
-        return data
-
-    def release(self) -> None:
-        """Nobody reads any more: never make the producer wait."""
-        self._size = -(1 << 62)
-        self._room.set()
 
 
 class HijackedProcess:
@@ -57,14 +28,14 @@ class HijackedProcess:
         exit_code: Callable[[], Awaitable[int]],
     ) -> None:
         self._reader, self._writer = stream
-        self.out, self.err = Output(), Output()
+        self.out, self.err = BoundedReader(), BoundedReader()
         self.stdout: asyncio.StreamReader = self.out
         self.stderr: asyncio.StreamReader = self.err
         self._resize, self._exit_code = resize, exit_code
         self._scope = TaskScope("process")
         self._pump = self._scope.spawn(self._raw() if tty else self._frames(), name="pump")
         if tty:
-            self.err.feed_eof()
+            self.err.end()
         self._tty = tty
 
     async def write(self, data: bytes) -> None:
@@ -97,7 +68,7 @@ class HijackedProcess:
         except ConnectionError:
             pass
         finally:
-            self.out.feed_eof()
+            self.out.end()
 
     async def _frames(self) -> None:
         try:
@@ -113,5 +84,5 @@ class HijackedProcess:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self.out.feed_eof()
-            self.err.feed_eof()
+            self.out.end()
+            self.err.end()

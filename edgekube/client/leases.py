@@ -33,7 +33,7 @@ class ElectionConfig:
 
 
 class Election:
-    """`run(lead)` waits to be leader, then runs `lead` until leadership is lost (RuntimeError) or it is cancelled; the Lease is given back."""
+    """`run(lead)` waits, then leads until leadership is lost (RuntimeError) or it is cancelled; the Lease is given back."""
 
     def __init__(self, *, client: Client, config: ElectionConfig, clock: Clock) -> None:
         self._client, self._config, self._clock = client, config, clock

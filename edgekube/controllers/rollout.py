@@ -148,7 +148,8 @@ def plan_old_replicas(deployment: DeploymentFacts, new: SetFacts, old: Sequence[
         unhealthy = max(0, min(budget, rs.replicas - rs.available))
         sizes[rs.name] -= unhealthy
         budget -= unhealthy
-    spare = sum(rs.available for rs in old) + new.available - minimum
+    # A set that was just made smaller still shows what it had: never count more than it may keep (upstream does, and can dip for a moment).
+    spare = sum(min(rs.available, rs.replicas) for rs in old) + min(new.available, new.replicas) - minimum
     for rs in old:
         if spare <= 0:
             break

@@ -80,6 +80,10 @@ def test_old_set(replicas, unavailable, old, old_ready, new, new_ready, expected
     assert plan.get("old", old) == expected
 
 
+def test_what_a_shrunk_set_still_shows_is_not_counted():
+    assert plan_old_replicas(deployment(4, 1, 1), rs("new", 2, 1), [rs("old", 3, 4)]) == {"old": 2}
+
+
 def test_old_sets_shrink_oldest_first():
     plan = plan_old_replicas(deployment(10, 0, 5), rs("new", 0), [rs("b", 7), rs("a", 3)])
     assert plan == {"a": 0, "b": 5}

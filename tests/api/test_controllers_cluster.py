@@ -1,0 +1,86 @@
+"""The small ones on a live API server: accounts, root CA, node ranges, aggregation, lost pods."""
+
+from edgekube.api.catalog import CLUSTER_ROLE, CONFIG_MAP, NAMESPACE, NODE, POD, SERVICE_ACCOUNT
+from edgekube.controllers.base import Settings
+from edgekube.controllers.podgc import QUARANTINE
+from edgekube.lib.clock import FakeClock
+from tests.api.controlplane import bare_pod, control_plane, gone, make_namespace
+
+
+async def test_every_namespace_has_an_account_and_the_root_ca():
+    async with control_plane(settings=Settings(ca_pem="PEM")) as plane:
+        await make_namespace(plane, "x")
+        await plane.until(lambda: plane.get(SERVICE_ACCOUNT, "default", "x") and plane.get(CONFIG_MAP, "kube-root-ca.crt", "x"))
+        assert plane.get(CONFIG_MAP, "kube-root-ca.crt", "x")["data"] == {"ca.crt": "PEM"}
+        old = plane.get(SERVICE_ACCOUNT, "default", "x")["metadata"]["uid"]
+        await plane.client.delete(SERVICE_ACCOUNT, "default", "x")
+        await plane.until(lambda: (plane.get(SERVICE_ACCOUNT, "default", "x") or {"metadata": {"uid": old}})["metadata"]["uid"] != old)
+        await plane.merge(CONFIG_MAP, "kube-root-ca.crt", {"data": {"ca.crt": "other", "more": "x"}}, "x")
+        await plane.until(lambda: plane.get(CONFIG_MAP, "kube-root-ca.crt", "x")["data"] == {"ca.crt": "PEM"})
+        await plane.client.delete(NAMESPACE, "x")
+        await plane.until(lambda: plane.get(NAMESPACE, "x") is None)
+
+
+def node(name):
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+
+
+async def test_nodes_get_ranges_of_their_own():
+    async with control_plane(settings=Settings(cluster_cidr="10.42.0.0/22")) as plane:
+        for name in ("a", "b", "c", "d"):
+            await plane.client.create(NODE, node(name))
+        await plane.until(lambda: all(n["spec"].get("podCIDR") for n in plane.items(NODE)))
+        ranges = {n["spec"]["podCIDR"]: n["spec"]["podCIDRs"] for n in plane.items(NODE)}
+        assert sorted(ranges) == [f"10.42.{n}.0/24" for n in range(4)]
+        freed = plane.get(NODE, "b")["spec"]["podCIDR"]
+        await plane.client.create(NODE, node("e"))
+        await plane.settle()
+        assert not plane.get(NODE, "e")["spec"].get("podCIDR")
+        await plane.client.delete(NODE, "b")
+        await plane.until(lambda: plane.get(NODE, "e")["spec"].get("podCIDR") == freed)
+
+
+def role(name, rules=(), labels=None, selects=None):
+    obj = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name, "labels": labels or {}}}
+    if selects:
+        obj["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": selects}]}
+    return obj | {"rules": list(rules)}
+
+
+async def test_aggregated_roles_follow_their_parts():
+    one, two = ({"apiGroups": [""], "resources": [name], "verbs": ["get"]} for name in ("pods", "secrets"))
+    async with control_plane() as plane:
+        await plane.client.create(CLUSTER_ROLE, role("sum", selects={"part": "yes"}))
+        await plane.client.create(CLUSTER_ROLE, role("part-1", [one], {"part": "yes"}))
+        await plane.client.create(CLUSTER_ROLE, role("part-2", [two], {"part": "no"}))
+        await plane.until(lambda: plane.get(CLUSTER_ROLE, "sum").get("rules") == [one])
+        await plane.merge(CLUSTER_ROLE, "part-2", {"metadata": {"labels": {"part": "yes"}}})
+        await plane.until(lambda: plane.get(CLUSTER_ROLE, "sum").get("rules") == [one, two])
+        await plane.client.delete(CLUSTER_ROLE, "part-1")
+        await plane.until(lambda: plane.get(CLUSTER_ROLE, "sum").get("rules") == [two])
+
+
+async def test_pods_of_a_lost_node_go_after_a_while():
+    clock = FakeClock()
+    async with control_plane(clock=clock, nodes=False) as plane:
+        await plane.client.create(NODE, node("pi"))
+        pod = bare_pod("lost")
+        pod["spec"]["nodeName"] = "pi"
+        await plane.client.create(POD, pod)
+        await plane.until(lambda: plane.get(POD, "lost") is not None)
+        await plane.client.delete(NODE, "pi")
+        await plane.settle()
+        assert plane.get(POD, "lost") is not None
+        clock.advance(QUARANTINE)
+        await plane.merge(POD, "lost", {"metadata": {"labels": {"look": "again"}}})
+        await plane.until(lambda: plane.get(POD, "lost") is None)
+
+
+async def test_the_oldest_finished_pods_go():
+    async with control_plane(settings=Settings(terminated_pods=2), nodes=False) as plane:
+        for number in range(5):
+            await plane.client.create(POD, bare_pod(f"p{number}"))
+            pod = await plane.client.get(POD, f"p{number}", "default")
+            await plane.client.update(POD, pod | {"status": {"phase": "Succeeded"}}, subresource="status")
+        await plane.until(lambda: len(plane.items(POD)) == 2)
+        assert await gone(plane, POD, "p0")

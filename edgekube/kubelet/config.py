@@ -1,0 +1,37 @@
+"""The kubelet's settings. edgekube.app builds it from `edgekube.config.Settings`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeletConfig:
+    """Everything one node needs; paths are this node's own, so that several nodes can share a machine."""
+
+    node_name: str
+    data_dir: Path  # pods/<uid>/... lives here
+    run_dir: Path
+    pod_logs: Path = Path("/var/log/pods")
+    container_logs: Path = Path("/var/log/containers")
+    node_ip: str = ""  # "": of the default route, else any
+    kubelet_port: int = 10250
+    max_pods: int = 110
+    cluster_dns: Sequence[str] = ("10.43.0.10",)
+    cluster_domain: str = "cluster.local"
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    node_labels: Sequence[str] = ()  # key=value
+    node_taints: Sequence[str] = ()  # key=value:effect
+    control_plane: bool = True
+    eviction_memory: int = 100 << 20  # bytes available below which pods are evicted
+    eviction_disk_fraction: float = 0.10
+    eviction_inodes_fraction: float = 0.05
+    lease_seconds: int = 40
+    lease_renew_seconds: float = 10.0
+    node_status_seconds: float = 300.0
+    health_seconds: float = 10.0  # how often the runtime is asked whether it lives
+    relist_seconds: float = 30.0  # how often containers are compared with what the workers believe
+
+    @property
+    def pods_dir(self) -> Path:
+        return self.data_dir / "pods"

@@ -7,6 +7,7 @@ has answered 101; any other answer is relayed alone and the connection closed, s
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ _PIECE = 64 * 1024
 _HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "host")
 )
+_REPEATED = {"x-stream-protocol-version": "[,\n]"}  # sent once per version; repeated headers arrive joined
 _CREDENTIALS = frozenset(("authorization", "cookie"))
 _BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 
@@ -76,7 +78,7 @@ def forwarded_headers(headers: Mapping[str, str], *, upgrade: bool) -> list[tupl
     passed = [
         (name, value.strip())
         for name, joined in headers.items()
-        for value in joined.split("\n")  # repeated headers arrive as lines of one value, and must never go out as lines of a head
+        for value in re.split(_REPEATED.get(name, "\n"), joined)  # a value must never become lines of a head
         if name not in _HOP and name not in _CREDENTIALS and name != "content-length" and not name.startswith("impersonate-")
     ]
     passed = [(name, _without_bearer(value) if name == "sec-websocket-protocol" else value) for name, value in passed]

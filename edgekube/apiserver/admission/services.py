@@ -147,7 +147,7 @@ def wants_health_port(spec: Mapping[str, Any]) -> bool:
 
 def carry_over(spec: Obj, old: Mapping[str, Any]) -> None:
     """An update that leaves out what was allocated keeps it; one that leaves the type that needed it gives it up."""
-    if spec.get("type") in _ADDRESS_TYPES and old.get("type") in _ADDRESS_TYPES:
+    if spec.get("type", "ClusterIP") in _ADDRESS_TYPES and old.get("type", "ClusterIP") in _ADDRESS_TYPES:
         if not spec.get("clusterIP") and not spec.get("clusterIPs"):
             for field in ("clusterIP", "clusterIPs"):
                 if field in old:

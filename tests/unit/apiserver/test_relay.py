@@ -115,7 +115,7 @@ def test_credentials_never_go_on() -> None:
         "authorization": "Bearer secret", "cookie": "a=b", "impersonate-user": "root", "host": "api", "content-length": "3",
         "connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "k", "x-own": "1",
         "sec-websocket-protocol": "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0",
-        "x-twice": "1\n2",
+        "x-twice": "1\n2", "x-stream-protocol-version": "v4, v3",
     }  # fmt: skip
     assert forwarded_headers(headers, upgrade=True) == [
         ("sec-websocket-key", "k"),
@@ -123,6 +123,8 @@ def test_credentials_never_go_on() -> None:
         ("sec-websocket-protocol", "v5.channel.k8s.io"),
         ("x-twice", "1"),
         ("x-twice", "2"),
+        ("x-stream-protocol-version", "v4"),
+        ("x-stream-protocol-version", "v3"),
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
     ]

@@ -43,7 +43,7 @@ def _parse_yaml(body: bytes, kind: str) -> Any:
     import yaml
 
     try:
-        loaded = yaml.load(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        loaded = yaml.load(body, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         text = f"couldn't get version/kind; json parse error: yaml: {error}"
         raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): {text} ({_summary(body)})") from error
@@ -109,7 +109,7 @@ def check_type(kind: Kind, obj: Obj) -> None:
 def to_yaml(value: Any) -> bytes:
     import yaml
 
-    text: str = yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), default_flow_style=False, sort_keys=True)
+    text: str = yaml.dump(value, Dumper=yaml.CSafeDumper, default_flow_style=False, sort_keys=True)
     return text.encode()
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edgekube.api import decoding
+from edgekube.api import catalog, decoding
 from edgekube.api.kind import Kind
+from edgekube.api.selectors import parse_fields, parse_labels
 from edgekube.apiserver import codec
 from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate
 from edgekube.apiserver.operation import IGNORE, STRICT, WARN, Operation
@@ -18,7 +19,7 @@ from edgekube.apiserver.verbs.delete import DeleteOptions, delete
 from edgekube.apiserver.verbs.deletecollection import delete_collection
 from edgekube.apiserver.verbs.metadata import check_name
 from edgekube.apiserver.verbs.patching import patch_object
-from edgekube.apiserver.verbs.update import update
+from edgekube.apiserver.verbs.update import update_or_create
 from edgekube.client.protocol import PatchType
 from edgekube.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, Problem
 
@@ -38,9 +39,7 @@ async def dispatch(server: "Server", request: Request) -> AnyResponse:
     kind = server.find_kind(target.group, target.version, target.resource)
     if kind is None:
         raise NotFound.path()
-    if kind.namespaced != bool(target.namespace) and (target.name or target.verb == "create") and kind.plural != "namespaces":
-        if kind.namespaced and not target.namespace and target.verb not in ("list", "watch", "deletecollection"):
-            raise NotFound.path()
+    _check_scope(kind, request)
     op = operation(kind, request)
     if target.subresource:
         return await dispatch_subresource(server, request, op)
@@ -57,12 +56,27 @@ async def dispatch(server: "Server", request: Request) -> AnyResponse:
     return response
 
 
+def _check_scope(kind: Kind, request: Request) -> None:
+    """Raises NotFound for addresses that upstream has no route for, MethodNotAllowed for writes across namespaces."""
+    target = request.target
+    if kind == catalog.NAMESPACE:
+        return
+    if not kind.namespaced:
+        if target.namespace:
+            raise NotFound.path()
+    elif not target.namespace:
+        if target.verb in ("create", "deletecollection"):
+            raise MethodNotAllowed
+        if target.verb not in ("list", "watch"):
+            raise NotFound.path()
+
+
 def operation(kind: Kind, request: Request) -> Operation:
     """The options that all verbs share. Raises BadRequest, Invalid."""
     target = request.target
     op = Operation(kind=kind, user=request.user, namespace=target.namespace, name=target.name, subresource=target.subresource)
     op.rest = target.rest
-    if kind.plural == "namespaces" and not kind.group and not kind.namespaced:
+    if kind == catalog.NAMESPACE:  # its path looks like that of something in it
         op.namespace = ""
     if request.method in ("GET", "HEAD"):
         return op
@@ -156,8 +170,8 @@ async def _watch(server: "Server", request: Request, op: Operation) -> AnyRespon
     match, revision = request.param("resourceVersionMatch"), request.param("resourceVersion")
     options = watching.WatchOptions(
         listing=listing.ListOptions(
-            labels=listing.parse_labels(request.param("labelSelector")),
-            fields=listing.parse_fields(fields, op.kind.selectable),
+            labels=parse_labels(request.param("labelSelector")),
+            fields=parse_fields(fields, op.kind.selectable),
             revision=listing.parse_revision(revision),
             match=match,
         ),
@@ -186,8 +200,8 @@ async def _update(server: "Server", request: Request, op: Operation) -> AnyRespo
     def change(_old: dict[str, object]) -> dict[str, object]:
         return first.pop()[0] if first else codec.decode(op.kind, body, media, IGNORE)[0]
 
-    item = await update(server, op, change)
-    return codec.item_response(op.kind, item, output, server.clock.now().timestamp())
+    item, created = await update_or_create(server, op, change)
+    return codec.item_response(op.kind, item, output, server.clock.now().timestamp(), 201 if created else 200)
 
 
 def patch_type(request: Request) -> PatchType:

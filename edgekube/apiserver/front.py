@@ -11,7 +11,7 @@ import socket
 import ssl
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
@@ -65,8 +65,7 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.certificate = peer_certificate(transport)
-        if isinstance(transport, asyncio.Transport) or hasattr(transport, "write"):
-            self.stream = transport  # type: ignore[assignment]
+        self.stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -333,11 +332,11 @@ async def _body(raw: BaseRequest, connection: Connection) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3; client certificates are optional and must be of our authority."""
+def server_context(certificate: Path, client_ca: Path) -> ssl.SSLContext:
+    """TLS 1.2 and 1.3, key and certificate in one file; client certificates are optional and must be of our authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate)
     context.load_verify_locations(client_ca)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])

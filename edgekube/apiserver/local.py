@@ -6,7 +6,7 @@ Reads hand out the store's own Items; watches hang on the store's publications a
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +16,7 @@ import orjson
 from edgekube.api import decoding, meta
 from edgekube.api.item import Item
 from edgekube.api.kind import Kind
+from edgekube.api.selectors import parse_fields, parse_labels
 from edgekube.api.types import Key, Obj
 from edgekube.apiserver.identity import User
 from edgekube.apiserver.negotiate import PLAIN
@@ -24,11 +25,12 @@ from edgekube.apiserver.registry import mapped
 from edgekube.apiserver.request import Request, Response, StreamResponse
 from edgekube.apiserver.server import Server
 from edgekube.apiserver.subdispatch import patch_change
+from edgekube.apiserver.subresources.protocol import Subresource
 from edgekube.apiserver.verbs import listing
 from edgekube.apiserver.verbs.create import create
 from edgekube.apiserver.verbs.delete import DeleteOptions, Outcome, delete
 from edgekube.apiserver.verbs.patching import patch_object
-from edgekube.apiserver.verbs.update import update
+from edgekube.apiserver.verbs.update import update_or_create
 from edgekube.apiserver.watchlines import Entry, Spec
 from edgekube.client.protocol import Change, ChangeType, ItemList, PatchType
 from edgekube.errors import ApiError, BadRequest, Expired, NotFound
@@ -85,7 +87,7 @@ class LocalClient:
         self, kind: Kind, namespace: str, revision: int, labels: str, fields: str
     ) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
         op = self._operation("watch", kind, namespace)
-        spec = Spec(kind, op.namespace, listing.parse_labels(labels), listing.parse_fields(fields, kind.selectable), PLAIN, True)
+        spec = Spec(kind, op.namespace, parse_labels(labels), parse_fields(fields, kind.selectable), PLAIN, True)
         store = self._server.store
         queue: deque[Event] = deque()
         wake = asyncio.Event()
@@ -108,7 +110,7 @@ class LocalClient:
             stop()
             await batches.aclose()
 
-    async def _batches(self, spec: Spec, queue: deque[Event], wake: asyncio.Event) -> AsyncIterator[Sequence[Change]]:
+    async def _batches(self, spec: Spec, queue: deque[Event], wake: asyncio.Event) -> AsyncGenerator[Sequence[Change], None]:
         while True:
             try:
                 async with asyncio.timeout(BOOKMARK_EVERY):
@@ -158,7 +160,7 @@ class LocalClient:
 
         if subresource:
             return await self._subresource(op).update(self._server, op, change)
-        return (await update(self._server, op, change)).decode()
+        return (await update_or_create(self._server, op, change))[0].decode()
 
     async def patch(
         self,
@@ -216,7 +218,7 @@ class LocalClient:
             raise _error(response.status, answer)
         return answer
 
-    def _subresource(self, op: Operation) -> Any:
+    def _subresource(self, op: Operation) -> Subresource:
         handler = self._server.subresource(op.kind, op.subresource)
         if handler is None:
             raise NotFound.path()
@@ -224,6 +226,7 @@ class LocalClient:
 
 
 def _copy(obj: Any) -> Any:
+    """What is handed in stays the caller's."""
     return orjson.loads(orjson.dumps(obj))
 
 

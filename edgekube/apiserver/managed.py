@@ -36,8 +36,10 @@ def updated(op: Operation, new: Obj, old: Obj, clock: Clock) -> None:
 def apply(op: Operation, live: Obj | None, wanted: Obj, clock: Clock) -> Obj:
     """What server-side apply makes of `live`, clean. Raises BadRequest, Conflict."""
     op.applying = True
+    config = orjson.loads(orjson.dumps(wanted))  # what is applied becomes part of the object and is changed with it
+    now = rfc3339(clock.now())
     result = fieldmanagement.apply_patch(
-        op.kind, live, orjson.loads(orjson.dumps(wanted)), manager=op.field_manager, force=op.force, now=rfc3339(clock.now()), subresource=op.subresource
+        op.kind, live, config, manager=op.field_manager, force=op.force, now=now, subresource=op.subresource
     )
     result = {**result, "metadata": dict(result["metadata"])}
     decoding.clean_patched(op.kind, result, mode=IGNORE)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ("Health", "Routes")
 
 KUBERNETES_MINOR = 36
+_ROOTS = frozenset(("", "api", "apis", "healthz", "livez", "metrics", "openapi", "readyz", "version"))
 _PLAIN = "text/plain; charset=utf-8"
 
 
@@ -81,7 +82,7 @@ class Routes:
         raise NotFound.path()
 
     def _known(self, path: str) -> bool:
-        return path in self._added or path.split("/")[1] in ("healthz", "livez", "readyz", "metrics", "version", "api", "apis", "openapi", "")
+        return path in self._added or path.split("/")[1] in _ROOTS
 
     def _groups(self) -> Sequence[tuple[str, str]]:
         return tuple(dict.fromkeys((kind.group, kind.version) for kind in self._server.kinds))

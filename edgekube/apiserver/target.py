@@ -10,7 +10,6 @@ from edgekube.errors import BadRequest
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 # `namespaces/x/<one of these>` is a subresource of the namespace, not a resource in it.
 _OF_NAMESPACE = frozenset(("status", "finalize"))
-_TRUE = frozenset(("", "1", "t", "T", "true", "TRUE", "True"))
 
 
 def truth(text: str | None) -> bool:
@@ -40,11 +39,10 @@ def parse(request: Request) -> Target:
 
 def _resource(request: Request, verb: str, group: str, version: str, parts: list[str]) -> Target:
     namespace = ""
-    if parts[0] == "namespaces":
-        if len(parts) > 1:
-            namespace = parts[1]
-            if len(parts) > 2 and parts[2] not in _OF_NAMESPACE:
-                parts = parts[2:]
+    if parts[0] == "namespaces" and len(parts) > 1:
+        namespace = parts[1]
+        if len(parts) > 2 and parts[2] not in _OF_NAMESPACE:
+            parts = parts[2:]
     resource = parts[0]
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""

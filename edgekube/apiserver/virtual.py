@@ -1,4 +1,4 @@
-"""Kinds that are answered, not stored: access reviews and their like. They have an address, discovery and a schema; the only verb is create."""
+"""Kinds that are answered, not stored: access reviews and their like. They have an address and a schema; the only verb is create."""
 
 from typing import TYPE_CHECKING, Protocol
 

@@ -1,7 +1,7 @@
 """What a subresource is. The server is given the list of them; `status` and `scale` come with it.
 
-Those that take and return objects (status, scale, binding, eviction, token) override get, create or update: the HTTP side and the in-process
-client call the same method, and PATCH is update over get. Those that are conversations (log, exec, attach, portforward, proxy) override
+Those that take and return objects (status, scale, binding, eviction, token) override get, create or update: the HTTP side and the
+in-process client call the same method; PATCH is an update. Those that are conversations (log, exec, attach, portforward, proxy) override
 `connect`. Authentication and authorization have passed; admission is the subresource's own call (`server.admit`).
 """
 

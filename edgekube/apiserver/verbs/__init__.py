@@ -1,1 +1,1 @@
-"""One generic handler per verb, for every kind. Each works on dicts and Items and knows nothing of HTTP: `dispatch` and `local` call them."""
+"""One generic handler per verb, for every kind, on dicts and Items: `dispatch` (HTTP) and `local` (in process) call the same."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BREATH = 2000  # objects matched between two yields to the loop
 EXACT, NOT_OLDER = "Exact", "NotOlderThan"
 _INCONSISTENT = -1
-_TOKEN_OLD = (
+_CONTINUE_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between "
@@ -75,7 +75,7 @@ class TokenExpired(Expired):
     """A continue token whose revision is gone; carries one that goes on from the same key at the present."""
 
     def __init__(self, token: str) -> None:
-        super().__init__(_TOKEN_OLD)
+        super().__init__(_CONTINUE_OLD)
         self._token = token
 
     def to_status(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ _QUALIFIED_TEXT = (
     "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. "
     "'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
+_PREFIX_TEXT = " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
 _VALUE_TEXT = (
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
     "alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
@@ -43,6 +44,12 @@ def subdomain(name: str) -> Sequence[str]:
     return found if _SUBDOMAIN.match(name) else [*found, _SUBDOMAIN_TEXT]
 
 
+def path_segment(name: str) -> Sequence[str]:
+    if name in (".", ".."):
+        return [f"may not be '{name}'"]
+    return [f"may not contain '{each}'" for each in "/%" if each in name]
+
+
 def label(name: str) -> Sequence[str]:
     found = ["must be no more than 63 bytes"] if len(name) > 63 else []
     return found if _LABEL.match(name) else [*found, _LABEL_TEXT]
@@ -52,9 +59,7 @@ def qualified(name: str) -> Iterator[str]:
     """What is wrong with a label key, an annotation key or a finalizer."""
     parts = name.split("/")
     if len(parts) > 2:
-        example = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
-        tail = "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-        yield f"{example} {tail} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        yield _QUALIFIED_TEXT.replace("name part", "a qualified name", 1) + _PREFIX_TEXT
         return
     if len(parts) == 2:
         if not parts[0]:
@@ -74,7 +79,7 @@ def qualified(name: str) -> Iterator[str]:
 def object_meta(kind: Kind, obj: Obj) -> Iterator[Problem]:
     """A new object's metadata; its name has been generated."""
     metadata = obj["metadata"]
-    check = kind.validate_name or subdomain
+    check = kind.validate_name or (path_segment if kind.group == "rbac.authorization.k8s.io" else subdomain)
     generate, name = metadata.get("generateName", ""), metadata.get("name", "")
     if generate:
         prefix = generate[:-1] + "a" if generate.endswith("-") else generate

@@ -12,10 +12,11 @@ from edgekube.api.types import Obj
 from edgekube.apiserver import managed
 from edgekube.apiserver.operation import Operation
 from edgekube.apiserver.subresources.protocol import Change
+from edgekube.apiserver.verbs.create import create
 from edgekube.apiserver.verbs.finalizers import emptied
-from edgekube.apiserver.verbs.metadata import bump_generation, carry_over, check_revision, place, raise_if_invalid
+from edgekube.apiserver.verbs.metadata import bump_generation, carry_over, check_revision, place, precondition_failed, raise_if_invalid
 from edgekube.apiserver.verbs.objectmeta import object_meta_update
-from edgekube.errors import Conflict
+from edgekube.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
@@ -30,6 +31,22 @@ async def update(server: "Server", op: Operation, change: Change) -> Item:
         return await _update(server, op, change)
     finally:
         op.finish()
+
+
+async def update_or_create(server: "Server", op: Operation, change: Change) -> tuple[Item, bool]:
+    """PUT: for some kinds it creates what is not there. Returns whether it did."""
+    try:
+        return await update(server, op, change), False
+    except NotFound:
+        if not op.kind.allow_create_on_update:
+            raise
+    server.authorize(op.user, "create", op)
+    obj = change({})
+    metadata = obj["metadata"]
+    if metadata.get("uid"):
+        raise precondition_failed(op, f"UID in precondition: {metadata['uid']}, UID in object meta: ")
+    metadata.pop("resourceVersion", None)
+    return await create(server, op, obj), True
 
 
 async def _update(server: "Server", op: Operation, change: Change) -> Item:

@@ -137,7 +137,8 @@ class CoreStore(ABC):
             self._refuse_beyond_ceiling(write)
             self._publish([write])
             return event.record
-        done = write.done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        write.done = done
         key = write.key
         flying = self._overlay.get(key)
         deleted = event.type is EventType.DELETED

@@ -18,6 +18,12 @@ class MemoryStore(CoreStore):
         super().__init__(State(history=history, revision=1, floor=1))
         self._tagger = tagger or tag_nothing
 
+    def _before(self, write: Write) -> None:
+        """No disk to prepare."""
+
+    def _refuse_beyond_ceiling(self, write: Write) -> None:
+        """No crash to outlive."""
+
     def _kick(self) -> None:
         if not self._busy:
             self._busy = True

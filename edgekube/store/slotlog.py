@@ -1,7 +1,7 @@
 """The slot log: one row per revision, in a slot whose former row was superseded more than `history` revisions ago.
 
     slots(id, rev, key, create_rev, state, value)     state: 1 live raw, 2 live deflated, 3/4 the same for the last version of a deleted key
-    meta(name, value)                                 ceiling: no revision above it was ever given out; volatile: buckets with unsaved writes
+    meta(name, value)                                ceiling: no revision above it was ever given out; volatile: buckets with unsaved writes
 
 Context: an SD card wears by bytes written. Decision: `INSERT OR REPLACE` into a fixed set of slots, no other index, no DELETE or VACUUM:
 history for watches costs nothing, the file is bounded by objects + history rows, and a write is a third of what a table plus history writes

@@ -5,12 +5,14 @@ Both backends share it. `apply` takes writes in revision order and only after th
 old values.
 """
 
+import logging
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 
 from edgekube.store.protocol import Compacted, Event, EventType, FutureRevision, Record
+
+log = logging.getLogger(__name__)
 
 RING_BYTES = 8 * 1024 * 1024
 _AFTER_ALL = "\U0010ffff"
@@ -111,11 +113,12 @@ class State:
             self._tell(touched)
 
     def _tell(self, touched: dict[str, list[Event]]) -> None:
-        # an ExitStack runs every subscriber even if one raises (the loop's handler then logs it); it calls in reverse
-        calls = [(notify, batch) for name, batch in touched.items() for notify in self._buckets[name].subscribers]
-        with ExitStack() as stack:
-            for notify, batch in reversed(calls):
-                stack.callback(notify, batch)
+        for name, batch in touched.items():
+            for notify in self._buckets[name].subscribers:
+                try:
+                    notify(batch)
+                except Exception:  # a subscriber's fault must not keep the others, or the next commit, from going on
+                    log.exception("store subscriber failed", extra={"bucket": name})
 
     def range(self, prefix: str, after: str, limit: int, revision: int) -> tuple[Sequence[Record], int]:
         home = self.bucket(prefix)
@@ -130,9 +133,7 @@ class State:
         records = self.records
         return [records[key] for key in home.keys[start:end]], stop - end
 
-    def _range_before(
-        self, home: Bucket, changed: Sequence[Event], prefix: str, after: str, limit: int
-    ) -> tuple[Sequence[Record], int]:
+    def _range_before(self, home: Bucket, changed: Sequence[Event], prefix: str, after: str, limit: int) -> tuple[Sequence[Record], int]:
         before: dict[str, Record | None] = {}
         for event in changed:  # the first change of a key after the revision knows what was there
             before.setdefault(event.record.key, event.previous)

@@ -34,12 +34,6 @@ class MemoryStore(CoreStore):
             self._finish(self._take())
         self._busy = False
 
-    def _before(self, write: Write) -> None:
-        """Nothing to prepare: no disk."""
-
-    def _refuse_beyond_ceiling(self, write: Write) -> None:
-        """Every revision is good for as long as the process lives."""
-
     async def close(self) -> None:
         self._closing = True
         self._commit()

@@ -54,6 +54,7 @@ _VERBS: Mapping[str, tuple[str, str, str, Sequence[str]]] = {  # verb -> method,
     "patch": ("patch", "patch", "patch", (*_WRITE, "force")),
     "delete": ("delete", "delete", "delete", _DELETE),
 }
+_EVERYWHERE = "ForAllNamespaces"
 _COLLECTION, _ITEM = ("list", "create", "deletecollection"), ("get", "update", "patch", "delete")
 
 
@@ -67,7 +68,7 @@ def paths(kind: Kind, version: int, spoken: Mapping[str, str]) -> dict[str, Any]
     gvk = (kind.group, kind.version, kind.kind)
     found[f"{scoped}/{kind.plural}"] = writer.item(scope, [(verb, gvk, kind.schema, "") for verb in _COLLECTION if verb in kind.verbs])
     if kind.namespaced and "list" in kind.verbs:
-        found[f"{root}/{kind.plural}"] = writer.item((), [("list", gvk, kind.schema, "ForAllNamespaces")])
+        found[f"{root}/{kind.plural}"] = writer.item((), [("list", gvk, kind.schema, _EVERYWHERE)])
     named = [(verb, gvk, kind.schema, "") for verb in _ITEM if verb in kind.verbs]
     if named:
         found[f"{scoped}/{kind.plural}/{{name}}"] = writer.item((*scope, "name"), named)
@@ -89,7 +90,7 @@ class _Writer:
         self._v3 = version == 3
         group = kind.group.split(".", 1)[0] or "core"
         self._tag = f"{group}_{kind.version}"
-        self._name = f"{group.capitalize()}{kind.version.capitalize()}{'Namespaced' if kind.namespaced else ''}{kind.kind}"
+        self._group = f"{group.capitalize()}{kind.version.capitalize()}"
 
     def item(self, variables: Sequence[str], operations: Sequence[_Operation]) -> Obj:
         item: Obj = {_VERBS[operation[0]][0]: self._operation(*operation) for operation in operations}
@@ -109,13 +110,17 @@ class _Writer:
         operation: Obj = {
             "description": f"{'connect' if connect else word} {gvk[2]}",
             "tags": [self._tag],
-            "operationId": f"{'connect' if connect else word}{self._name}{suffix}",
+            "operationId": self._id(f"connect{_VERBS[verb][0].capitalize()}" if connect else word, suffix),
             "parameters": parameters,
             "x-kubernetes-action": "connect" if connect else action,
             "x-kubernetes-group-version-kind": {"group": gvk[0], "version": gvk[1], "kind": gvk[2]},
         }
         media = _PATCHES if verb == "patch" else _JSON
         return operation | self._bodies(body, result, media)
+
+    def _id(self, word: str, suffix: str) -> str:
+        scope = "Namespaced" if self._kind.namespaced and suffix != _EVERYWHERE else ""
+        return f"{word}{self._group}{scope}{self._kind.kind}{suffix}"
 
     def _bodies(self, body: str, result: str, media: Sequence[str]) -> Obj:
         ok: Obj = {"description": "OK"}

@@ -105,10 +105,8 @@ def _retain(merged: Obj, patch: Mapping[str, Any]) -> None:
 
 
 def _take(merged: Obj, key: str, values: Any) -> None:
-    if not isinstance(values, list):
-        raise BadRequest("invalid patch format of primitive list")
     before = merged.get(key)
-    if isinstance(before, list):
+    if isinstance(before, list) and isinstance(values, list):
         merged[key] = [item for item in before if item not in values]
 
 

@@ -148,3 +148,20 @@ async def test_reviews_are_discovered(api: Api) -> None:
     assert {one["name"] for one in resources["resources"]} == {
         "localsubjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews",
     }  # fmt: skip
+
+
+async def test_a_serving_certificate_is_no_identity(api: Api) -> None:
+    import aiohttp
+
+    with pytest.raises((aiohttp.ClientError, OSError)):
+        await api.call("GET", "/api/v1/nodes", credential=api.pki.kubelet)
+
+
+async def test_concurrent_bindings_give_a_pod_one_node(api: Api) -> None:
+    import asyncio
+
+    pod = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await api.client.create(catalog.POD, pod)
+    path = "/api/v1/namespaces/default/pods/web/binding"
+    answers = await asyncio.gather(*(api.call("POST", path, {"target": {"kind": "Node", "name": f"n{index}"}}) for index in range(8)))
+    assert sorted(status for status, _ in answers) == [201, *[409] * 7]

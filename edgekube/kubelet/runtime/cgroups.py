@@ -137,6 +137,11 @@ class Hierarchy:
                 group.mkdir(exist_ok=True)
                 (group / "cgroup.procs").write_text(str(pid))
 
+    def remove_service(self) -> None:
+        """Remove the group of `place_service`; no error if it is in use by another node's."""
+        with contextlib.suppress(OSError):
+            ((self.base if self.v2 else self.base / "systemd") / self._service).rmdir()
+
     def ensure(self, group: str) -> None:
         """Make `group` and hand the controllers down to it."""
         parts = [part for part in group.split("/") if part]

@@ -50,7 +50,10 @@ class Rest:
         """One request; the decoded JSON (None for an empty answer)."""
         payload = b"" if body is None else json.dumps(body).encode()
         data = await self._answer(method, path, query, payload, timeout)
-        return json.loads(data) if data.strip() else None
+        try:
+            return json.loads(data) if data.strip() else None
+        except ValueError:
+            return data.decode(errors="replace").strip()  # some answers are plain text
 
     async def ping(self, timeout: float) -> None:
         """Returns when the service answers."""

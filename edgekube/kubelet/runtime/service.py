@@ -59,7 +59,7 @@ class Service:
                 ready.set()
                 delay = 0.5
                 await self._until_lost()
-            except (RuntimeDown, OSError, ProgramMissing) as error:
+            except (RuntimeDown, RestError, OSError, ProgramMissing) as error:
                 log.warning("podman service is down", extra={"error": str(error)})
             await asyncio.sleep(delay)
             delay = min(delay * 2, 10.0)
@@ -73,7 +73,7 @@ class Service:
 
     async def ensure(self) -> None:
         """A service that answers: the one from an earlier run, else a new one. Raises RuntimeDown."""
-        self.oci_runtime = self.oci_runtime or _choose_runtime()
+        self.oci_runtime = self.oci_runtime or await asyncio.to_thread(_choose_runtime)
         digest = await asyncio.to_thread(self._write_files)
         pid = self._recorded(digest)
         if pid:
@@ -93,11 +93,17 @@ class Service:
         """What to put before the OCI runtime's argv, so that it sees the cgroups as the service does."""
         return ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--"] if self._hierarchy.hybrid and self.pid else []
 
+    async def end(self) -> None:
+        """Stop the service (uninstall); containers are not its children and keep running."""
+        await self._kill_recorded()
+        await asyncio.to_thread(self._hierarchy.remove_service)
+        self.rest.close()
+
     async def _foreign(self, ready: asyncio.Event) -> None:
         while True:
             with contextlib.suppress(RuntimeDown, RestError):
                 await self.ping()
-                self.oci_runtime = self.oci_runtime or _choose_runtime()
+                self.oci_runtime = self.oci_runtime or await asyncio.to_thread(_choose_runtime)
                 ready.set()
             self._suspect.clear()
             await self._suspect.wait()
@@ -145,7 +151,7 @@ class Service:
             shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True, exist_ok=True)
         marker.write_text(boot)
-        for folder in (config.storage, config.scratch, config.data_dir / "volumes" / "image"):
+        for folder in (config.storage, config.scratch, config.storage / "volumes"):
             folder.mkdir(parents=True, exist_ok=True)
         nofile = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 20)  # an unprivileged edgekube cannot give more than it has
         pid_max = int(Path("/proc/sys/kernel/pid_max").read_text())  # podman lowers its own limit to this

@@ -71,7 +71,7 @@ def containers_conf(config: RuntimeConfig, *, runtime: str, nofile: int, nproc: 
         "exit_command_delay = 5",
         f'static_dir = "{home}/static"',
         f'tmp_dir = "{home}/libpod"',
-        f'volume_path = "{config.data_dir}/volumes/image"',
+        f'volume_path = "{config.storage}/volumes"',
         'image_default_transport = "docker://"',
         "[network]",
         f'network_config_dir = "{home}/networks"',

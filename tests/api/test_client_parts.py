@@ -1,0 +1,195 @@
+"""What stands on a Client, against a live API server: Events, reflectors under trouble, election, certificates that change."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from edgekube.api.catalog import CONFIG_MAP, EVENT, EVENT_V1, LEASE, NAMESPACE, POD
+from edgekube.api.types import Key
+from edgekube.apiserver.identity import User
+from edgekube.apiserver.local import LocalClient
+from edgekube.apiserver.registry import tagger
+from edgekube.apiserver.server import Server
+from edgekube.client.cache import Cache
+from edgekube.client.faulty import Fault, FaultyClient
+from edgekube.client.leases import Election, ElectionConfig
+from edgekube.client.recorder import NORMAL, Recorder, reference
+from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable
+from edgekube.lib.clock import SystemClock
+from edgekube.store.memory import MemoryStore
+from tests.api.controlplane import AllowAll, Nobody
+
+
+@pytest.fixture
+async def client():
+    server = Server(store=MemoryStore(tagger), authenticator=Nobody(), authorizer=AllowAll(), clock=SystemClock())
+    local = LocalClient(server, User("admin"))
+    for name in ("default", "kube-system"):
+        await local.create(NAMESPACE, {"metadata": {"name": name}})
+    yield FaultyClient(local)
+    await server.store.close()
+
+
+@contextlib.asynccontextmanager
+async def running(*coroutines):
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        async with asyncio.timeout(10):
+            yield tasks
+        for task in tasks:
+            task.cancel()
+
+
+async def events(client, kind=EVENT):
+    return [item.decode() for item in (await client.list(kind, "default")).items]
+
+
+REF = reference({"metadata": {"name": "web", "namespace": "default", "uid": "u", "resourceVersion": "5"}}, POD, "spec.containers{c}")
+
+
+async def test_an_event_is_counted_not_repeated(client):
+    recorder = Recorder(client=client, component="kubelet", host="pi", clock=SystemClock())
+    async with running(recorder.run()):
+        for _ in range(3):
+            recorder.event(REF, NORMAL, "Pulled", "image is here")
+        await recorder.flush()
+    (event,) = await events(client)
+    assert (event["count"], event["message"], event["type"], event["reason"]) == (3, "image is here", "Normal", "Pulled")
+    assert event["involvedObject"] == {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "namespace": "default",
+        "name": "web",
+        "uid": "u",
+        "resourceVersion": "5",
+        "fieldPath": "spec.containers{c}",
+    }
+    assert event["source"] == {"component": "kubelet", "host": "pi"}
+    assert (event["reportingComponent"], event["reportingInstance"]) == ("kubelet", "pi")
+    assert event["metadata"]["name"].startswith("web.")
+
+
+async def test_an_event_that_expired_is_made_again(client):
+    recorder = Recorder(client=client, component="x", clock=SystemClock())
+    async with running(recorder.run()):
+        recorder.event(REF, NORMAL, "A", "b")
+        await recorder.flush()
+        await client.delete(EVENT, (await events(client))[0]["metadata"]["name"], "default")
+        recorder.event(REF, NORMAL, "A", "b")
+        await recorder.flush()
+    assert [event["count"] for event in await events(client)] == [1]
+
+
+async def test_series_as_the_scheduler_writes_them(client):
+    recorder = Recorder(client=client, component="default-scheduler", clock=SystemClock(), series=True)
+    async with running(recorder.run()):
+        for _ in range(2):
+            recorder.event(REF, "Warning", "FailedScheduling", "0/1 nodes are available", action="Scheduling")
+        await recorder.flush()
+    (event,) = await events(client)
+    assert (event["action"], event["reportingComponent"], event["series"]["count"]) == ("Scheduling", "default-scheduler", 2)
+    assert event["eventTime"]
+    (other,) = await events(client, EVENT_V1)
+    assert (other["note"], other["reportingController"], other["regarding"]["name"]) == (
+        "0/1 nodes are available",
+        "default-scheduler",
+        "web",
+    )
+
+
+async def test_trouble_with_events_never_reaches_who_reports(client):
+    client.faults = [Fault(verb="create", kind=EVENT, error=Forbidden("no"), times=1)]
+    recorder = Recorder(client=client, component="x", clock=SystemClock())
+    async with running(recorder.run()):
+        recorder.event(REF, NORMAL, "Refused", "a")
+        await recorder.flush()
+        client.faults = [Fault(verb="create", kind=EVENT, error=ServiceUnavailable("later"), times=1)]
+        recorder.event(REF, NORMAL, "Delayed", "b")
+        await recorder.flush()
+    assert [event["reason"] for event in await events(client)] == ["Delayed"]
+    for number in range(2000):  # nobody writes them any more: the queue is bounded
+        recorder.event(REF, NORMAL, "Flood", str(number))
+
+
+async def make(client, name):
+    return await client.create(CONFIG_MAP, {"metadata": {"name": name, "namespace": "default"}})
+
+
+async def test_what_happened_while_away_is_told_once(client):
+    await make(client, "kept")
+    gone = await make(client, "gone")
+    cache = Cache(client=client, sources=(CONFIG_MAP,))
+    heard = []
+    cache.on_change(CONFIG_MAP, lambda old, new: heard.append((old and old.uid, new and new.uid)))
+    client.faults = [Fault(verb="watch", error=ServiceUnavailable("down"), times=2), Fault(verb="watch", error=Expired("old"), times=1)]
+    async with running(cache.run()):
+        await cache.wait_synced()
+        await client.delete(CONFIG_MAP, "gone", "default")
+        again = await make(client, "gone")
+        new = await make(client, "new")
+        await cache.wait_until(CONFIG_MAP, Key("default", "new"), lambda item: item is not None)
+        await cache.wait_until(CONFIG_MAP, Key("default", "gone"), lambda item: item is not None and item.uid == again["metadata"]["uid"])
+    uids = {obj["metadata"]["uid"] for obj in (again, new)}
+    assert heard[2] == (gone["metadata"]["uid"], None)
+    assert {change[1] for change in heard[3:]} == uids
+    assert len(heard) == 5
+
+
+async def test_a_list_that_expires_between_pages_starts_over(client):
+    for number in range(3):
+        await make(client, f"c{number}")
+    client.faults = [Fault(verb="list", error=Expired("too old"), times=2), Fault(verb="list", error=Forbidden("not yet"), times=2)]
+    cache = Cache(client=client, sources=(CONFIG_MAP,))
+    async with running(cache.run()):
+        await cache.wait_synced()
+    assert cache.count(CONFIG_MAP) == 3
+
+
+async def test_of_two_one_leads_and_the_other_follows_when_it_stops(client):
+    def election(identity):
+        config = ElectionConfig(name="x", identity=identity, lease_seconds=0.5, renew_seconds=0.3, retry_seconds=0.02)
+        return Election(client=client, config=config, clock=SystemClock())
+
+    leads = asyncio.Queue()
+
+    def lead(identity):
+        async def work():
+            leads.put_nowait(identity)
+            await asyncio.Event().wait()
+
+        return work
+
+    async with running(election("a").run(lead("a"))) as (first,):
+        assert await leads.get() == "a"
+        async with running(election("b").run(lead("b"))):
+            await asyncio.sleep(0.1)
+            assert leads.empty()
+            first.cancel()
+            assert await leads.get() == "b"
+            lease = await client.get(LEASE, "x", "kube-system")
+            assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseTransitions"]) == ("b", 1)
+
+
+async def test_a_leader_that_cannot_renew_gives_up(client):
+    config = ElectionConfig(name="x", identity="a", lease_seconds=1.0, renew_seconds=0.05, retry_seconds=0.02)
+    election = Election(client=client, config=config, clock=SystemClock())
+
+    async def lead():
+        client.faults = [Fault(verb="update", kind=LEASE, error=ServiceUnavailable("no"))]
+        await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup, match="unhandled"):
+        await election.run(lead)
+
+
+async def test_faults_hit_what_they_name(client):
+    client.faults = [Fault(verb="get", kind=CONFIG_MAP, error=ServiceUnavailable("no"), skip=1, times=1)]
+    await make(client, "a")
+    await client.get(CONFIG_MAP, "a", "default")
+    with pytest.raises(NotFound):
+        await client.get(POD, "a", "default")
+    with pytest.raises(ServiceUnavailable):
+        await client.get(CONFIG_MAP, "a", "default")
+    await client.get(CONFIG_MAP, "a", "default")
+    assert client.calls.count(("get", "configmaps")) == 3

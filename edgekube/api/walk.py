@@ -5,16 +5,20 @@ lists, maps and zeros that Go omits; adds the empty structs that Go always write
 for a pod of 6 KB.
 """
 
-import base64
-import binascii
-import datetime
-import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from edgekube.api import fields
 from edgekube.api.fields import STRUCT, Field, Struct
+from edgekube.api.literals import (
+    BAD_QUANTITY,
+    PLAIN_TIME,
+    Refused,
+    base64_fault,
+    canonical_micro_time,
+    canonical_quantity,
+    canonical_time,
+)
 from edgekube.api.types import Obj
 
 _Path = tuple[Any, Any] | None  # (parent path, key or index): a linked list, so that a step down costs one small tuple
@@ -38,7 +42,7 @@ def check(struct: Struct, obj: Obj) -> Check:
     walk = _Walk()
     try:
         walk.struct(struct, obj, None)
-    except _Refused as refused:
+    except Refused as refused:
         return Check(str(refused), walk.unknown)
     return Check(walk.error, walk.unknown)
 
@@ -46,10 +50,6 @@ def check(struct: Struct, obj: Obj) -> Check:
 def empty(struct: Struct) -> Obj:
     """What Go writes of a struct that nobody filled in."""
     return {name: empty(inner) for name, inner in struct.always}
-
-
-class _Refused(Exception):
-    """A type's own decoder refused a value: that ends decoding at once, ahead of any mismatch found before."""
 
 
 class _Walk:
@@ -149,7 +149,7 @@ class _Walk:
     def bytes(self, field: Field, value: Any, path: _Path, owner: Struct) -> Any:
         if value.__class__ is not str:
             return self.mismatch(field, value, path, owner)
-        if not self.error and (fault := _base64_fault(value)) is not None:
+        if not self.error and (fault := base64_fault(value)) is not None:
             self.error = f"illegal base64 data at input byte {fault}"
         return value
 
@@ -158,24 +158,24 @@ class _Walk:
 
     def quantity(self, _field: Field, value: Any, _path: _Path, _owner: Struct) -> Any:
         if value.__class__ is bool or value.__class__ in (dict, list):
-            raise _Refused(_BAD_QUANTITY)
-        return _canonical_quantity(value if value.__class__ is str else repr(value))
+            raise Refused(BAD_QUANTITY)
+        return canonical_quantity(value if value.__class__ is str else repr(value))
 
     def time(self, _field: Field, value: Any, _path: _Path, _owner: Struct) -> Any:
         if value.__class__ is not str:
-            raise _Refused(f"json: cannot unmarshal {_json_kind(value)} into Go value of type string")
-        return value if _PLAIN_TIME(value) else canonical_time(value)
+            raise Refused(f"json: cannot unmarshal {_json_kind(value)} into Go value of type string")
+        return value if PLAIN_TIME(value) else canonical_time(value)
 
     def micro_time(self, _field: Field, value: Any, _path: _Path, _owner: Struct) -> Any:
         if value.__class__ is not str:
-            raise _Refused(f"json: cannot unmarshal {_json_kind(value)} into Go value of type string")
+            raise Refused(f"json: cannot unmarshal {_json_kind(value)} into Go value of type string")
         return canonical_micro_time(value)
 
     def int_or_string(self, _field: Field, value: Any, _path: _Path, _owner: Struct) -> Any:
         if value.__class__ is str or (value.__class__ is int and -(2**31) <= value < 2**31):
             return value
         kind = _json_kind(value)
-        raise _Refused(f"json: cannot unmarshal {f'number {value}' if kind == 'number' else kind} into Go value of type int32")
+        raise Refused(f"json: cannot unmarshal {f'number {value}' if kind == 'number' else kind} into Go value of type int32")
 
 
 _VISITS: Mapping[int, Callable[[_Walk, Field, Any, _Path, Struct], Any]] = {
@@ -219,92 +219,3 @@ def _json_kind(value: Any) -> str:
 
 
 _JSON_KINDS: Mapping[type, str] = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
-_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?").match
-
-
-def _base64_fault(text: str) -> int | None:
-    """Where Go's decoder stops reading, None if it does not. It skips line breaks."""
-    try:
-        base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        plain = text.replace("\r", "").replace("\n", "")
-        good = _BASE64(plain)
-        end = good.end() if good else 0
-        if end == len(plain):
-            return None
-        bad = re.search(r"[^A-Za-z0-9+/]", plain[end:])
-        at = end + (bad.start() if bad else len(plain) - end)
-        if plain[at : at + 1] == "=" and (at - end) >= 2:
-            at += 1
-        return _in_original(text, at)
-    return None
-
-
-def _in_original(text: str, at: int) -> int:
-    seen = 0
-    for index, char in enumerate(text):
-        if char in "\r\n":
-            continue
-        if seen == at:
-            return index
-        seen += 1
-    return len(text)
-
-
-_BAD_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-
-
-@lru_cache(maxsize=4096)
-def _canonical_quantity(text: str) -> str:
-    from edgekube.api import quantity
-
-    try:
-        return quantity.canonical(text)
-    except ValueError as error:
-        raise _Refused(str(error) or _BAD_QUANTITY) from error
-
-
-_PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ").fullmatch
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)").fullmatch
-
-
-def canonical_time(text: str) -> str:
-    """RFC 3339 in UTC to the second, as metav1.Time writes it."""
-    return _parse_time(text).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def canonical_micro_time(text: str) -> str:
-    """RFC 3339 in UTC with six digits, as metav1.MicroTime writes it."""
-    return _parse_time(text).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _parse_time(text: str) -> datetime.datetime:
-    found = _RFC3339(text)
-    try:
-        if not found:
-            raise ValueError(text)
-        base, fraction, zone = found.groups()
-        stamp = datetime.datetime.fromisoformat(f"{base}.{(fraction or '0')[:6]:0<6}{'+00:00' if zone == 'Z' else zone}")
-    except ValueError:
-        raise _Refused(_time_error(text)) from None
-    return stamp.astimezone(datetime.UTC)
-
-
-def _time_error(text: str) -> str:
-    """Go names the first element of the layout that does not fit."""
-    layout = "2006-01-02T15:04:05Z07:00"
-    rest = text
-    for pattern, element in _LAYOUT:
-        found = re.match(pattern, rest)
-        if not found:
-            return f'parsing time "{text}" as "{layout}": cannot parse "{rest}" as "{element}"'
-        rest = rest[found.end() :]
-    if rest:
-        return f'parsing time "{text}": extra text: "{rest}"'
-    return f'parsing time "{text}": day out of range'
-
-
-_LAYOUT = (
-    (r"\d{4}", "2006"), ("-", "-"), (r"\d\d", "01"), ("-", "-"), (r"\d\d", "02"), ("T", "T"), (r"\d\d", "15"), (":", ":"),
-    (r"\d\d", "04"), (":", ":"), (r"\d\d(?:[.,]\d+)?", "05"), (r"Z|[+-]\d\d:\d\d", "Z07:00"),
-)  # fmt: skip

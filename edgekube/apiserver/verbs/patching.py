@@ -114,5 +114,4 @@ def applied_object(op: Operation, body: Any) -> Obj:
     check_name(op, body)
     if metadata.get("managedFields"):
         raise BadRequest("metadata.managedFields must be nil")
-    op.warnings += decoding.clean(op.kind, body, mode=op.field_validation)
     return body

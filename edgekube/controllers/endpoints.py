@@ -12,9 +12,10 @@ from edgekube.api.types import Key, Obj
 from edgekube.client.derived import Derived
 from edgekube.client.recorder import WARNING
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
+from edgekube.controllers.replicaset import is_namespace_terminating
 from edgekube.controllers.services import HEADLESS, TRIGGER, ServiceFacts, TriggerTimes, pod_services, selected, service_facts
 from edgekube.controllers.subsets import plan_subsets, truncate
-from edgekube.errors import ApiError, Forbidden, NotFound
+from edgekube.errors import ApiError, NotFound
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
@@ -75,8 +76,8 @@ class EndpointsController(Base):
             else:
                 await self.client.update(ENDPOINTS, wanted)
         except ApiError as error:
-            if isinstance(error, Forbidden) and current is None:
-                return  # the namespace is being deleted
+            if is_namespace_terminating(error):
+                return
             ref = {"kind": "Endpoints", "apiVersion": "v1", "namespace": service.namespace, "name": service.name}
             if current is None:
                 reason, text = "FailedToCreateEndpoint", f"Failed to create endpoint for service {service.key}: {error.message}"

@@ -14,6 +14,7 @@ from edgekube.client.derived import Derived
 from edgekube.client.recorder import WARNING
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
 from edgekube.controllers.pods import PodFacts
+from edgekube.controllers.replicaset import is_namespace_terminating
 from edgekube.controllers.services import (
     TRIGGER,
     ServiceFacts,
@@ -27,7 +28,7 @@ from edgekube.controllers.services import (
     service_facts,
 )
 from edgekube.controllers.slices import MANAGED_BY, MANAGER, SERVICE_NAME, Group, SlicePlan, plan_slices, port_key
-from edgekube.errors import AlreadyExists, ApiError, NotFound
+from edgekube.errors import ApiError, NotFound
 
 ZONE = "topology.kubernetes.io/zone"
 OF_SERVICE = "managed-for-service"
@@ -104,26 +105,19 @@ class EndpointSliceController(Base):
         work = [self._create(obj) for obj in plan.create]
         work += [self._update(obj) for obj in plan.update]
         work += [self._delete(obj) for obj in plan.delete]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for step in work:
-                    group.create_task(step)
-        except* ApiError as errors:
-            first = _first(errors)
+        errors = [found for found in await asyncio.gather(*work, return_exceptions=True) if found is not None]
+        if errors:
             ref = {"kind": "Service", "apiVersion": "v1", "namespace": service.namespace, "name": service.name, "uid": service.uid}
-            text = f"Error updating Endpoint Slices for Service {service.key}: {first.message}"
+            text = f"Error updating Endpoint Slices for Service {service.key}: {errors[0]}"
             self.events.event(ref, WARNING, "FailedToUpdateEndpointSlices", text)
-            raise first from None
+            raise errors[0]
 
     async def _create(self, obj: Obj) -> None:
         try:
             await self.client.create(ENDPOINT_SLICE, obj, obj["metadata"]["namespace"])
-        except AlreadyExists:
-            raise
         except ApiError as error:
-            if any(cause.get("reason") == "NamespaceTerminating" for cause in (error.details or {}).get("causes") or ()):
-                return
-            raise
+            if not is_namespace_terminating(error):
+                raise
 
     async def _update(self, obj: Obj) -> None:
         await self.client.update(ENDPOINT_SLICE, obj)
@@ -134,11 +128,6 @@ class EndpointSliceController(Base):
             await self.client.delete(ENDPOINT_SLICE, about["name"], about["namespace"], uid=about["uid"])
         except NotFound:
             return
-
-
-def _first(errors: BaseExceptionGroup[ApiError]) -> ApiError:
-    found = errors.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _service_of(item: Item) -> Iterable[str]:

@@ -9,10 +9,16 @@ import asyncio
 import contextlib
 import itertools
 
-from edgekube.api.catalog import EVENT, NAMESPACE, POD
+from edgekube.api.catalog import EVENT, NAMESPACE, POD, SERVICE_ACCOUNT
 from edgekube.api.types import Key
+from edgekube.apiserver.admission import plugins
+from edgekube.apiserver.allocators import ServiceValues
+from edgekube.apiserver.authn import AUTHENTICATED, service_account_user
+from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.identity import Decision, User
 from edgekube.apiserver.local import LocalClient
+from edgekube.apiserver.objects import Objects
+from edgekube.apiserver.rbac import RbacAuthorizer
 from edgekube.apiserver.registry import tagger
 from edgekube.apiserver.server import Server
 from edgekube.client.faulty import FaultyClient
@@ -27,7 +33,7 @@ ADMIN = User("admin", ("system:masters", "system:authenticated"))
 
 
 class AllowAll:
-    """Authorizer: these tests are about controllers."""
+    """Authorizer where permissions are not the matter."""
 
     def authorize(self, _attributes):
         return Decision(True)
@@ -45,7 +51,14 @@ class Plane:
 
     def __init__(self, *, settings, only, faults, clock):
         self.clock = clock
-        self.server = Server(store=MemoryStore(tagger), authenticator=Nobody(), authorizer=AllowAll(), clock=clock)
+        store = MemoryStore(tagger)
+        self.objects = Objects(store)
+        rbac = RbacAuthorizer(self.objects)
+        values = ServiceValues(
+            objects=self.objects, service_cidr="10.43.0.0/16", node_ports=range(30000, 32768), spared=("10.43.0.1", "10.43.0.10")
+        )
+        admission = plugins.build(plugins.Environment(objects=self.objects, rbac=rbac, values=values))
+        self.server = Server(store=store, authenticator=Nobody(), authorizer=rbac, admission=admission, clock=clock)
         self.client = LocalClient(self.server, ADMIN)
         self.faulty = {}
         self._faults = faults
@@ -59,7 +72,10 @@ class Plane:
             self.cache.on_change(kind, lambda _old, _new: self._changed.set())
 
     def _client_for(self, name):
-        self.faulty[name] = FaultyClient(LocalClient(self.server, User(name)), self._faults.get(name, ()))
+        user = User(name, (AUTHENTICATED,))
+        if name.startswith("system:serviceaccount:"):
+            user = service_account_user(*name.split(":")[2:])
+        self.faulty[name] = FaultyClient(LocalClient(self.server, user), self._faults.get(name, ()))
         return self.faulty[name]
 
     async def until(self, condition, seconds=5.0):
@@ -138,13 +154,17 @@ class Plane:
 @contextlib.asynccontextmanager
 async def control_plane(*, settings=None, only=lambda _name: True, faults=None, clock=None, nodes=True):
     plane = Plane(settings=settings or Settings(), only=only, faults=faults or {}, clock=clock or SystemClock())
+    bootstrap = BootstrapConfig(kubernetes_address="10.43.0.1", cluster_dns="10.43.0.10", advertise_addresses=("192.0.2.1",), port=6443)
+    await ensure_bootstrap(client=plane.client, objects=plane.objects, config=bootstrap)
     async with asyncio.TaskGroup() as group:
         ready = asyncio.Event()
         tasks = [group.create_task(plane.manager.run(ready))]
         await ready.wait()
         if nodes:
             tasks.append(group.create_task(plane.run_nodes()))
-        await make_namespace(plane, "default")
+        # Pods are refused without their account.
+        if only("service-account-controller"):
+            await plane.until(lambda: plane.get(SERVICE_ACCOUNT, "default") is not None)
         yield plane
         for task in tasks:
             task.cancel()
@@ -153,7 +173,7 @@ async def control_plane(*, settings=None, only=lambda _name: True, faults=None, 
 
 async def make_namespace(plane, name):
     await plane.client.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    await plane.until(lambda: plane.get(NAMESPACE, name) is not None)
+    await plane.until(lambda: plane.get(SERVICE_ACCOUNT, "default", name) is not None)
 
 
 def template(image="busybox", **labels):

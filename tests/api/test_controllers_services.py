@@ -21,8 +21,13 @@ def service(name="web", **spec):
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"}, "spec": whole}
 
 
+def slices(plane):
+    """All but those of the API server itself."""
+    return [s for s in plane.items(ENDPOINT_SLICE) if s["metadata"]["labels"]["kubernetes.io/service-name"] != "kubernetes"]
+
+
 def ready(plane):
-    endpoints = [e for s in plane.items(ENDPOINT_SLICE) for e in s.get("endpoints") or ()]
+    endpoints = [e for s in slices(plane) for e in s.get("endpoints") or ()]
     return sorted(e["addresses"][0] for e in endpoints if e["conditions"]["ready"])
 
 
@@ -40,17 +45,17 @@ async def set_ready(plane, pod, value):
 async def test_endpoints_follow_pods():
     async with control_plane() as plane:
         await plane.client.create(SERVICE, service())
-        await plane.until(lambda: len(plane.items(ENDPOINT_SLICE)) == 1 and plane.get(ENDPOINTS, "web") is not None)
+        await plane.until(lambda: len(slices(plane)) == 1 and plane.get(ENDPOINTS, "web") is not None)
         await plane.client.create(REPLICA_SET, replica_set(replicas=3))
         await plane.until(lambda: len(ready(plane)) == 3 and legacy(plane) == ready(plane))
-        found = plane.items(ENDPOINT_SLICE)[0]
+        found = slices(plane)[0]
         assert found["metadata"]["labels"]["kubernetes.io/service-name"] == "web"
         assert found["ports"] == [{"name": "http", "port": 80, "protocol": "TCP"}]
         pod = plane.pods()[0]
         await set_ready(plane, pod, False)
         await plane.until(lambda: len(ready(plane)) == 2 and legacy(plane, "notReadyAddresses") == [pod["status"]["podIP"]])
         await plane.client.delete(SERVICE, "web", "default")
-        await plane.until(lambda: plane.get(ENDPOINTS, "web") is None and not plane.items(ENDPOINT_SLICE))
+        await plane.until(lambda: plane.get(ENDPOINTS, "web") is None and not slices(plane))
 
 
 async def test_readiness_is_known_within_milliseconds():
@@ -76,7 +81,7 @@ async def test_a_service_without_selector_is_left_alone():
         await plane.client.create(SERVICE, service("db", selector=None))
         await plane.settle()
         assert plane.get(ENDPOINTS, "db")["subsets"][0]["addresses"][0]["ip"] == "192.0.2.1"
-        assert plane.items(ENDPOINT_SLICE) == []
+        assert slices(plane) == []
 
 
 async def test_somebodys_change_of_a_slice_is_undone():
@@ -84,11 +89,11 @@ async def test_somebodys_change_of_a_slice_is_undone():
         await plane.client.create(SERVICE, service())
         await plane.client.create(REPLICA_SET, replica_set(replicas=2))
         await plane.until(lambda: len(ready(plane)) == 2)
-        name = plane.items(ENDPOINT_SLICE)[0]["metadata"]["name"]
+        name = slices(plane)[0]["metadata"]["name"]
         await plane.merge(ENDPOINT_SLICE, name, {"endpoints": []})
         await plane.until(lambda: len(ready(plane)) == 2)
         await plane.client.delete(ENDPOINT_SLICE, name, "default")
-        await plane.until(lambda: len(ready(plane)) == 2 and plane.items(ENDPOINT_SLICE)[0]["metadata"]["name"] != name)
+        await plane.until(lambda: len(ready(plane)) == 2 and slices(plane)[0]["metadata"]["name"] != name)
 
 
 async def test_a_watch_that_repeats_breaks_and_expires_loses_nothing():

@@ -5,6 +5,7 @@
      |- MethodNotAllowed 405      |- NotAcceptable 406        |- Conflict 409             |- AlreadyExists 409
      |- Gone 410 Gone             |- Expired 410 Expired      |- TooLarge 413             |- UnsupportedMediaType 415
      |- Invalid 422               |- TooManyRequests 429      |- ServiceUnavailable 503   |- ServerTimeout 504 / Timeout 504
+     |- Unclassified 500 (no reason)
 
 Messages follow k8s.io/apimachinery/pkg/api/errors.
 """
@@ -52,7 +53,7 @@ class ApiError(Exception):
     def from_status(cls, status: Mapping[str, Any]) -> "ApiError":
         """The class that `status` stands for; an unknown reason falls back to its code, then to ApiError."""
         reason, code = status.get("reason", ""), status.get("code", 500)
-        known = _BY_REASON.get(reason) or next((kind for kind in _ALL if kind.code == code), ApiError)
+        known = _BY_REASON.get(reason) or next((kind for kind in (Unclassified, *_ALL) if kind.code == code), ApiError)
         error = known.__new__(known)
         ApiError.__init__(error, status.get("message", reason), details=status.get("details"))
         return error
@@ -61,6 +62,12 @@ class ApiError(Exception):
     def retry_after(self) -> int:
         """Seconds the server asks to wait, 0 if it does not say."""
         return int((self.details or {}).get("retryAfterSeconds", 0))
+
+
+class Unclassified(ApiError):
+    """500 without a reason: how upstream answers with an error that it did not foresee as an answer."""
+
+    code, reason = 500, ""
 
 
 class BadRequest(ApiError):
@@ -116,9 +123,7 @@ class Conflict(ApiError):
     @classmethod
     def of(cls, group: str, resource: str, name: str, why: str) -> "Conflict":
         target = f"{resource}.{group}" if group else resource
-        return cls(
-            f'Operation cannot be fulfilled on {target} "{name}": {why}', details=_details(group=group, kind=resource, name=name)
-        )
+        return cls(f'Operation cannot be fulfilled on {target} "{name}": {why}', details=_details(group=group, kind=resource, name=name))
 
     @classmethod
     def modified(cls, group: str, resource: str, name: str) -> "Conflict":
@@ -165,9 +170,7 @@ class Invalid(ApiError):
         joined = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
         target = f"{kind}.{group}" if group else kind
         causes = [{"reason": p.reason, "message": p.message, "field": p.field} for p in found]
-        return cls(
-            f'{target} "{name}" is invalid: {joined}', details=_details(group=group, kind=kind, name=name) | {"causes": causes}
-        )
+        return cls(f'{target} "{name}" is invalid: {joined}', details=_details(group=group, kind=kind, name=name) | {"causes": causes})
 
     @property
     def causes(self) -> Sequence[Mapping[str, str]]:

@@ -19,7 +19,7 @@ from edgekube.api.kind import Kind
 from edgekube.api.managers import Managed, Manager
 from edgekube.api.schema import SCHEMA
 from edgekube.api.types import Obj
-from edgekube.errors import ApiError, BadRequest, Conflict
+from edgekube.errors import BadRequest, Conflict, Unclassified
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _BEFORE_FIRST_APPLY = "before-first-apply"
@@ -67,7 +67,7 @@ def apply_patch(kind: Kind, live: Obj | None, config: Obj, *, manager: str, forc
     """The object after `manager` applied `config` to `live` (None: there is none yet), with managedFields.
 
     It must go through decoding.clean_patched like any patch result. If nothing changes the result equals `live`.
-    Raises BadRequest, Conflict with a FieldManagerConflict cause per field, ApiError if `config` does not fit the types.
+    Raises BadRequest, Conflict with a FieldManagerConflict cause per field, Unclassified if `config` does not fit the types.
     """
     struct = _struct(kind)
     _check(kind, struct, config)
@@ -184,7 +184,7 @@ def _check(kind: Kind, struct: Struct, config: Obj) -> None:
         namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
         target = f"{namespace}/{name}" if namespace else f"/{name}"
         shown = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
-        raise ApiError(f"failed to create typed patch object ({target}; {kind.api_version}, Kind={kind.kind}): {shown}")
+        raise Unclassified(f"failed to create typed patch object ({target}; {kind.api_version}, Kind={kind.kind}): {shown}")
 
 
 def _applicable(kind: Kind, fields: Set, subresource: str) -> Set:

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgekube.api.fields import LIST, MAP, STRUCT, Field, Struct
 from edgekube.api.types import Obj
-from edgekube.errors import ApiError, BadRequest, Invalid
+from edgekube.errors import BadRequest, Invalid, Unclassified
 
 _PATCH, _RETAIN, _ORDER, _TAKE = "$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/"
 _REFUSED = "the server rejected our request due to an error in our request"
@@ -21,7 +21,7 @@ _NOTHING = object()
 
 
 def strategic_merge(struct: Struct, old: Obj, patch: Any) -> Obj:
-    """Apply the decoded patch to `old`. Raises BadRequest, Invalid, or ApiError where upstream answers 500 (no merge key)."""
+    """Apply the decoded patch to `old`. Raises BadRequest, Invalid, or Unclassified where upstream answers 500 (no merge key)."""
     if not isinstance(patch, dict):
         raise BadRequest("invalid JSON document")
     return _merge_map(old, patch, struct)
@@ -148,7 +148,7 @@ def _check_order(change: Sequence[Any], order: Sequence[Any], merge_key: str) ->
             at += 1
         if at == len(wanted):
             shown = f"The order in patch list:\n{change}\n doesn't match {_ORDER.rstrip('/')} list:\n{order}\n"
-            raise ApiError(shown)
+            raise Unclassified(shown)
         at += 1
 
 
@@ -166,7 +166,7 @@ def _merge_list(old: Sequence[Any], patch: Sequence[Any], field: Field | None) -
         if item.__class__ is not dict:
             raise Invalid(_REFUSED, details={})
         if key not in item:
-            raise ApiError(f"map: {_go_map(item)} does not contain declared merge key: {key}")
+            raise Unclassified(f"map: {_go_map(item)} does not contain declared merge key: {key}")
         at = positions.get(_hashable(item[key]))
         if at is None:
             positions[_hashable(item[key])] = at = len(kept)
@@ -190,7 +190,7 @@ def _directed(old: Sequence[Any], patch: Sequence[Any], key: str) -> list[Any]:
         elif item[_PATCH] != "delete":
             raise Invalid(_REFUSED, details={})
         elif key not in item:
-            raise ApiError(f"map: {_go_map(item)} does not contain declared merge key: {key}")
+            raise Unclassified(f"map: {_go_map(item)} does not contain declared merge key: {key}")
         else:
             kept = [other for other in kept if other.get(key) != item[key]]
     return [] if replace else kept

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgekube.api import catalog, fieldset
 from edgekube.api.apply import LAST_APPLIED, apply_patch, track_update
 from edgekube.api.schema import SCHEMA
-from edgekube.errors import ApiError, BadRequest, Conflict
+from edgekube.errors import BadRequest, Conflict, Unclassified
 
 KIND = catalog.DEPLOYMENT
 T1, T2, T3 = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
@@ -200,7 +200,7 @@ def test_kubectl_takes_over_its_own_client_side_apply():
         ),
         (
             changed(deployment(), "spec", "foo", to=1),
-            ApiError,
+            Unclassified,
             "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.foo: field not declared in schema",
         ),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgekube.api.schema import SCHEMA
 from edgekube.api.strategic import strategic_merge
-from edgekube.errors import ApiError, BadRequest, Invalid
+from edgekube.errors import BadRequest, Invalid, Unclassified
 
 POD = SCHEMA.struct("io.k8s.api.core.v1.Pod")
 DEPLOYMENT = SCHEMA.struct("io.k8s.api.apps.v1.Deployment")
@@ -149,8 +149,8 @@ def test_service_ports_merge_by_port():
     ("patch", "error", "message"),
     [
         ([], BadRequest, "invalid JSON document"),
-        (spec(containers=[{"image": "x"}]), ApiError, "map: map[image:x] does not contain declared merge key: name"),
-        (spec(containers=[{"$patch": "delete"}]), ApiError, "map: map[$patch:delete] does not contain declared merge key: name"),
+        (spec(containers=[{"image": "x"}]), Unclassified, "map: map[image:x] does not contain declared merge key: name"),
+        (spec(containers=[{"$patch": "delete"}]), Unclassified, "map: map[$patch:delete] does not contain declared merge key: name"),
         ({"$patch": "frobnicate"}, Invalid, "the server rejected our request due to an error in our request"),
         (spec(containers=[{"$patch": "merge"}]), Invalid, "the server rejected our request due to an error in our request"),
         ({"spec": {"$retainKeys": ["a"], "nodeName": "x"}}, BadRequest, "invalid patch format of retainKeys"),
@@ -165,7 +165,7 @@ def test_refusals(patch, error, message):
 
 def test_an_order_that_contradicts_the_patch_is_refused():
     patch = {"spec": {"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}], "containers": [B, A]}}
-    with pytest.raises(ApiError, match=r"The order in patch list"):
+    with pytest.raises(Unclassified, match=r"The order in patch list"):
         strategic_merge(POD, spec(containers=[A]), patch)
 
 

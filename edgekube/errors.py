@@ -53,7 +53,7 @@ class ApiError(Exception):
     def from_status(cls, status: Mapping[str, Any]) -> "ApiError":
         """The class that `status` stands for; an unknown reason falls back to its code, then to ApiError."""
         reason, code = status.get("reason", ""), status.get("code", 500)
-        known = _BY_REASON.get(reason) or next((kind for kind in (Unclassified, *_ALL) if kind.code == code), ApiError)
+        known = _BY_REASON.get(reason) or next((kind for kind in _BY_CODE if kind.code == code), ApiError)
         error = known.__new__(known)
         ApiError.__init__(error, status.get("message", reason), details=status.get("details"))
         return error
@@ -206,3 +206,4 @@ _ALL: tuple[type[ApiError], ...] = (
     UnsupportedMediaType, Invalid, TooManyRequests, ServiceUnavailable, ServerTimeout, Timeout,
 )  # fmt: skip
 _BY_REASON = {kind.reason: kind for kind in _ALL} | {ApiError.reason: ApiError}
+_BY_CODE: tuple[type[ApiError], ...] = (Unclassified, *_ALL)

@@ -45,6 +45,7 @@ class Exits:
         if descriptor is None:
             return False
         group = self._hierarchy.group_of(pid)
+        self._kill_whole(group)
         self._watched[container_id] = Watched(pid, descriptor, group, self._arm(group), self._kills(os.path.dirname(group)))
         asyncio.get_running_loop().add_reader(descriptor, self._fire, container_id)
         return True
@@ -82,6 +83,12 @@ class Exits:
 
     def _file(self, group: str) -> Path:
         return self._hierarchy.file("memory", group, "memory.events" if self._hierarchy.v2 else "memory.oom_control")
+
+    def _kill_whole(self, group: str) -> None:
+        """v2: when the kernel must kill one process of a container it kills them all, as upstream's kubelet asks for."""
+        if self._hierarchy.v2 and group.strip("/"):
+            with contextlib.suppress(OSError):
+                self._hierarchy.file("memory", group, "memory.oom.group").write_text("1")
 
     def _kills(self, group: str) -> int:
         return _counter(self._file(group)) or 0 if group.strip("/") else 0

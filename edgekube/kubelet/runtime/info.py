@@ -118,14 +118,16 @@ def _moment(value: object) -> datetime | None:
     return moment.astimezone(UTC) if moment.timestamp() > 0 else None
 
 
-def start_message(text: str) -> str:
-    """podman's start error in the words people search for: those of runc."""
+def start_message(text: str, program: str = "") -> str:
+    """podman's start error in the words people search for: those of runc. `program` is what was to be started."""
     text = text.removesuffix(": OCI runtime attempted to invoke a command that was not found").removesuffix(": OCI permission denied")
     text = text.removesuffix(": OCI runtime error")
     if found := re.search(r"executable file [`'\"]([^`'\"]+)[`'\"] not found in \$PATH", text):
         program = found[1]
         why = f"stat {program}: no such file or directory" if "/" in program else "executable file not found in $PATH"
         return f'exec: "{program}": {why}'
+    if program and "open executable: Permission denied" in text:
+        return f'exec: "{program}": permission denied'
     if (at := text.find('exec: "')) >= 0:
         return text[at:]
     return re.sub(r"^(runc: |crun: )+", "", text)

@@ -24,6 +24,7 @@ class Entry:
     labels: Mapping[str, str]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     bundle: Path | None = None
+    program: str = ""
 
 
 class Mirror:

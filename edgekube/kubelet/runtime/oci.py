@@ -68,10 +68,10 @@ class OciExec:
             finally:
                 os.close(spec)
                 os.close(writing)
-            return await _finish(child, reading, Path(pid_file.name), timeout)
+            return await _finish(child, reading, Path(pid_file.name), timeout, process["args"][0])
 
 
-async def _finish(child: asyncio.subprocess.Process, reading: int, pid_file: Path, timeout: float) -> tuple[int, bytes]:
+async def _finish(child: asyncio.subprocess.Process, reading: int, pid_file: Path, timeout: float, program: str) -> tuple[int, bytes]:
     kept = bytearray()
     loop = asyncio.get_running_loop()
     closed = asyncio.Event()
@@ -102,7 +102,8 @@ async def _finish(child: asyncio.subprocess.Process, reading: int, pid_file: Pat
         loop.remove_reader(reading)
         os.close(reading)
     if code != 0 and not os.stat(pid_file).st_size:
-        raise RuntimeFailure("ExecError", f"failed to exec in container: {start_message(kept.decode(errors='replace').strip())}")
+        why = start_message(kept.decode(errors="replace").strip(), program)
+        raise RuntimeFailure("ExecError", f"failed to exec in container: {why}")
     return (128 - code if code < 0 else code), bytes(kept)
 
 

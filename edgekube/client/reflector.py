@@ -14,7 +14,7 @@ from edgekube.api.kind import Kind
 from edgekube.api.types import Key
 from edgekube.client.index import KindStore
 from edgekube.client.protocol import Change, ChangeType, Client
-from edgekube.errors import ApiError, Expired, Gone, ServiceUnavailable, TooManyRequests
+from edgekube.errors import ApiError, Expired, Gone, ServerTimeout, ServiceUnavailable, Timeout, TooManyRequests
 from edgekube.lib.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ class Reflector:
                 if not listed:
                     await self._pause("list expired")
                 listed = False
-            except (ServiceUnavailable, TooManyRequests) as error:
+            except (ServiceUnavailable, TooManyRequests, ServerTimeout, Timeout) as error:
+                listed = listed and not _is_ahead(error)
                 await self._pause(error.message)
             except ApiError as error:
                 listed = False
@@ -128,3 +129,8 @@ class Reflector:
             elif kind is not ChangeType.BOOKMARK:
                 self._store.put(item)
         self._store.reached(self._revision)
+
+
+def _is_ahead(error: ApiError) -> bool:
+    """The server does not know our revision yet (it was restored from a backup): only a new list helps."""
+    return any(cause.get("reason") == "ResourceVersionTooLarge" for cause in (error.details or {}).get("causes") or ())

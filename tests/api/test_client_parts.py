@@ -2,20 +2,25 @@
 
 import asyncio
 import contextlib
+import os
+from datetime import UTC, datetime
 
 import pytest
 
 from edgekube.api.catalog import CONFIG_MAP, EVENT, EVENT_V1, LEASE, NAMESPACE, POD
 from edgekube.api.types import Key
-from edgekube.apiserver.identity import User
+from edgekube.apiserver.front import Front, server_context
+from edgekube.apiserver.identity import Decision, User
 from edgekube.apiserver.local import LocalClient
 from edgekube.apiserver.registry import tagger
 from edgekube.apiserver.server import Server
 from edgekube.client.cache import Cache
 from edgekube.client.faulty import Fault, FaultyClient
+from edgekube.client.http import HttpClient, HttpConfig
 from edgekube.client.leases import Election, ElectionConfig
 from edgekube.client.recorder import NORMAL, Recorder, reference
-from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable
+from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable, Timeout
+from edgekube.lib import pki
 from edgekube.lib.clock import SystemClock
 from edgekube.store.memory import MemoryStore
 from tests.api.controlplane import AllowAll, Nobody
@@ -136,6 +141,17 @@ async def test_what_happened_while_away_is_told_once(client):
     assert len(heard) == 5
 
 
+async def test_a_silent_watch_resumes_and_one_ahead_of_the_server_lists(client):
+    ahead = Timeout("Too large resource version: 9, current: 1", details={"causes": [{"reason": "ResourceVersionTooLarge"}]})
+    client.faults = [Fault(verb="watch", error=Timeout("silence"), times=2), Fault(verb="watch", error=ahead, times=1)]
+    cache = Cache(client=client, sources=(CONFIG_MAP,))
+    async with running(cache.run()):
+        await cache.wait_synced()
+        await make(client, "a")
+        await cache.wait_until(CONFIG_MAP, Key("default", "a"), lambda item: item is not None)
+    assert client.calls.count(("list", "configmaps")) == 2
+
+
 async def test_a_list_that_expires_between_pages_starts_over(client):
     for number in range(3):
         await make(client, f"c{number}")
@@ -193,3 +209,54 @@ async def test_faults_hit_what_they_name(client):
         await client.get(CONFIG_MAP, "a", "default")
     await client.get(CONFIG_MAP, "a", "default")
     assert client.calls.count(("get", "configmaps")) == 3
+
+
+class ByCertificate:
+    """Authenticator: the name in the client's certificate."""
+
+    async def authenticate(self, _authorization, certificate):
+        return User(certificate.common_name) if certificate is not None else None
+
+
+def write_certificate(path, authority, name):
+    pki.write_secret(path, pki.issue(authority, pki.Subject(name, addresses=("127.0.0.1",), server=True, client=True), datetime.now(UTC)))
+
+
+async def test_a_renewed_certificate_is_used_without_a_restart(tmp_path):
+    authority = pki.create_authority("test", datetime.now(UTC))
+    ca, serving, mine = (tmp_path / name for name in ("ca.pem", "serving.pem", "mine.pem"))
+    ca.write_bytes(pki.certificate_pem(authority))
+    write_certificate(serving, authority, "server")
+    write_certificate(mine, authority, "first")
+    server = Server(store=MemoryStore(tagger), authenticator=ByCertificate(), authorizer=NamedOnly(), clock=SystemClock())
+    front = Front(server)
+    port = await front.listen("127.0.0.1", 0, server_context(serving, ca))
+    async with HttpClient(HttpConfig(server=f"https://127.0.0.1:{port}", ca_file=ca, cert_file=mine)) as client:
+        with pytest.raises(Forbidden, match='User "first" cannot get'):
+            await client.get(POD, "a", "default")
+        async with client.watch(POD, revision=(await client.list(POD)).revision) as batches:
+            write_certificate(mine, authority, "second")
+            os.utime(mine, (1, 1))
+            with pytest.raises(Forbidden, match='User "second" cannot get'):
+                await client.get(POD, "a", "default")
+            await LocalClient(server, User("second")).create(NAMESPACE, {"metadata": {"name": "default"}})
+            pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+            await LocalClient(server, User("second")).create(POD, pod, "default")
+            async with asyncio.timeout(5):
+                assert [change.item.name async for batch in first_of(batches) for change in batch] == ["p"]
+    await front.close(0.1)
+    await server.store.close()
+
+
+async def first_of(batches):
+    """The old connection's watch goes on."""
+    async for batch in batches:
+        yield batch
+        return
+
+
+class NamedOnly:
+    """Authorizer that refuses GET, so that the answer names who asked."""
+
+    def authorize(self, attributes):
+        return Decision(attributes.verb != "get")

@@ -59,6 +59,8 @@ async def dispatch(server: "Server", request: Request) -> AnyResponse:
 def _check_scope(kind: Kind, request: Request) -> None:
     """Raises NotFound for addresses that upstream has no route for, MethodNotAllowed for writes across namespaces."""
     target = request.target
+    if not target.subresource and target.verb in (("create",) if target.name else ("update", "patch")):
+        raise MethodNotAllowed
     if kind == catalog.NAMESPACE:
         return
     if not kind.namespaced:

@@ -47,6 +47,7 @@ class Live:
     kubeconfig: Path
     folder: Path
     pki: object
+    component: ApiServerComponent
 
 
 def assemble(pki, store, clock):
@@ -98,7 +99,7 @@ async def live_server(store=None, port=0):
             trusted = ssl.create_default_context(cafile=str(pki.ca))
             trusted.load_cert_chain(pki.admin)
             try:
-                yield Live(server, client, url, component.port, trusted, anonymous, kubeconfig, folder, pki)
+                yield Live(server, client, url, component.port, trusted, anonymous, kubeconfig, folder, pki, component)
             finally:
                 running.cancel()
         await own.close()

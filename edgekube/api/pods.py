@@ -1,0 +1,115 @@
+"""Facts about pods that several components must agree on: what they request, how they rank, whether they are ready.
+
+Source: k8s.io/component-helpers/resource/helpers.go, k8s.io/kubernetes/pkg/api/v1/pod/util.go, pkg/apis/core/v1/helper/qos/qos.go.
+CPU is counted in thousandths, everything else in whole units.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from edgekube.api import quantity
+from edgekube.api.types import Obj
+
+_COMPUTE = ("cpu", "memory")
+
+
+def amount(resource: str, text: Any) -> int:
+    """One quantity in the unit the resource is counted in."""
+    return quantity.milli(text) if resource == "cpu" else quantity.value(text)
+
+
+def sidecar(container: Mapping[str, Any]) -> bool:
+    """An init container that keeps running beside the main ones."""
+    return container.get("restartPolicy") == "Always"
+
+
+def requests(pod: Obj) -> dict[str, int]:
+    """What the scheduler must find: the larger of the main containers (with sidecars) and each init step, plus overhead."""
+    return _total(pod, "requests")
+
+
+def limits(pod: Obj) -> dict[str, int]:
+    """As `requests`, of limits; overhead counts only where a limit is set."""
+    return _total(pod, "limits")
+
+
+def _total(pod: Obj, which: str) -> dict[str, int]:
+    spec = pod["spec"]
+    total: dict[str, int] = {}
+    for container in spec.get("containers") or ():
+        _add(total, _of(container, which))
+    beside: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in spec.get("initContainers") or ():
+        own = _of(container, which)
+        if sidecar(container):
+            _add(total, own)
+            _add(beside, own)
+            own = dict(beside)
+        else:
+            _add(own, beside)
+        _raise(peak, own)
+    _raise(total, peak)
+    for resource, text in ((spec.get("resources") or {}).get(which) or {}).items():
+        total[resource] = amount(resource, text)
+    for resource, text in (spec.get("overhead") or {}).items():
+        if which == "requests" or total.get(resource):
+            total[resource] = total.get(resource, 0) + amount(resource, text)
+    return total
+
+
+def _of(container: Mapping[str, Any], which: str) -> dict[str, int]:
+    return {name: amount(name, text) for name, text in ((container.get("resources") or {}).get(which) or {}).items()}
+
+
+def _add(into: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, number in more.items():
+        into[name] = into.get(name, 0) + number
+
+
+def _raise(into: dict[str, int], other: Mapping[str, int]) -> None:
+    for name, number in other.items():
+        into[name] = max(into.get(name, 0), number)
+
+
+def qos_class(pod: Obj) -> str:
+    """Guaranteed, Burstable or BestEffort, from CPU and memory of all containers."""
+    spec = pod["spec"]
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    some = False
+    guaranteed = bool(containers)
+    for container in containers:
+        resources = container.get("resources") or {}
+        asked, bounded = _positive(resources.get("requests")), _positive(resources.get("limits"))
+        some = some or bool(asked or bounded)
+        if set(bounded) != set(_COMPUTE) or any(asked.get(name, bounded[name]) != bounded[name] for name in _COMPUTE):
+            guaranteed = False
+    if not some:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _positive(amounts: Mapping[str, Any] | None) -> dict[str, int]:
+    found = {name: amount(name, text) for name, text in (amounts or {}).items() if name in _COMPUTE}
+    return {name: number for name, number in found.items() if number > 0}
+
+
+def is_ready(pod: Obj) -> bool:
+    """The Ready condition is True."""
+    conditions: Sequence[Obj] = (pod.get("status") or {}).get("conditions") or ()
+    return any(entry.get("type") == "Ready" and entry.get("status") == "True" for entry in conditions)
+
+
+def is_terminal(pod: Obj) -> bool:
+    """Succeeded or Failed: it will never run again."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def host_ports(pod: Obj) -> Iterator[tuple[str, str, int]]:
+    """(address, protocol, port) of every port the pod takes on its node; address "0.0.0.0" is all."""
+    spec = pod["spec"]
+    running = [*(spec.get("containers") or ()), *(c for c in spec.get("initContainers") or () if sidecar(c))]
+    for container in running:
+        for port in container.get("ports") or ():
+            if port.get("hostPort"):
+                yield port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", port["hostPort"]

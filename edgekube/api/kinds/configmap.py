@@ -1,6 +1,7 @@
-"""ConfigMap."""
+"""ConfigMap (pkg/registry/core/configmap/strategy.go)."""
 
-from edgekube.api.kind import Kind
+from edgekube.api.kind import Column, Kind
+from edgekube.api.kinds.printing import AGE, NAME
 
 CONFIG_MAP = Kind(
     group="",
@@ -10,4 +11,9 @@ CONFIG_MAP = Kind(
     singular="configmap",
     short=("cm",),
     schema="io.k8s.api.core.v1.ConfigMap",
+    columns=(
+        NAME,
+        Column("Data", lambda o, _: len(o.get("data") or ()) + len(o.get("binaryData") or ()), description="Number of entries."),
+        AGE,
+    ),
 )

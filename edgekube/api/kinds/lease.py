@@ -1,6 +1,7 @@
-"""Lease."""
+"""Lease: who leads, who lives. Its writes live in memory (pkg/registry/coordination/lease)."""
 
-from edgekube.api.kind import Kind
+from edgekube.api.kind import Column, Kind
+from edgekube.api.kinds.printing import AGE, NAME
 
 LEASE = Kind(
     group="coordination.k8s.io",
@@ -12,4 +13,9 @@ LEASE = Kind(
     ephemeral=True,
     allow_create_on_update=True,
     unconditional_update=False,
+    columns=(
+        NAME,
+        Column("Holder", lambda o, _: (o.get("spec") or {}).get("holderIdentity") or "", description="Who holds the lease."),
+        AGE,
+    ),
 )

@@ -1,6 +1,53 @@
 """Role, RoleBinding, ClusterRole, ClusterRoleBinding."""
 
-from edgekube.api.kind import Kind
+from typing import Any
+
+from edgekube.api.kind import Column, Kind
+from edgekube.api.kinds.printing import AGE, NAME
+from edgekube.api.types import Obj
+
+_GROUP = "rbac.authorization.k8s.io"
+
+
+def default_binding(obj: Obj) -> None:
+    """Groups of the role and the subjects (pkg/apis/rbac/v1/defaults.go)."""
+    role = obj.get("roleRef") or {}
+    if role and not role.get("apiGroup"):
+        role["apiGroup"] = _GROUP
+    for subject in obj.get("subjects") or ():
+        if not subject.get("apiGroup") and subject.get("kind") in ("User", "Group"):
+            subject["apiGroup"] = _GROUP
+
+
+def _created(obj: Obj, _now: float) -> str:
+    return str(obj["metadata"].get("creationTimestamp") or "")
+
+
+def _role(obj: Obj, _now: float) -> str:
+    role = obj.get("roleRef") or {}
+    return f"{role.get('kind', '')}/{role.get('name', '')}"
+
+
+def _subjects(kind: str) -> Any:
+    def shown(obj: Obj, _now: float) -> str:
+        found = [subject for subject in obj.get("subjects") or () if subject.get("kind") == kind]
+        if kind == "ServiceAccount":
+            return ", ".join(f"{subject.get('namespace', '')}/{subject['name']}" for subject in found)
+        return ", ".join(subject["name"] for subject in found)
+
+    return shown
+
+
+_CREATED = Column("Created At", _created, "date", description=AGE.description)
+_ROLE_COLUMNS = (NAME, _CREATED)
+_BINDING_COLUMNS = (
+    NAME,
+    Column("Role", _role, description="The role that is granted."),
+    AGE,
+    Column("Users", _subjects("User"), priority=1),
+    Column("Groups", _subjects("Group"), priority=1),
+    Column("ServiceAccounts", _subjects("ServiceAccount"), priority=1),
+)
 
 ROLE = Kind(
     group="rbac.authorization.k8s.io",
@@ -10,6 +57,7 @@ ROLE = Kind(
     singular="role",
     namespaced=True,
     schema="io.k8s.api.rbac.v1.Role",
+    columns=_ROLE_COLUMNS,
     allow_create_on_update=True,
 )
 
@@ -21,6 +69,8 @@ ROLE_BINDING = Kind(
     singular="rolebinding",
     namespaced=True,
     schema="io.k8s.api.rbac.v1.RoleBinding",
+    default=default_binding,
+    columns=_BINDING_COLUMNS,
     allow_create_on_update=True,
 )
 
@@ -32,6 +82,7 @@ CLUSTER_ROLE = Kind(
     singular="clusterrole",
     namespaced=False,
     schema="io.k8s.api.rbac.v1.ClusterRole",
+    columns=_ROLE_COLUMNS,
     allow_create_on_update=True,
 )
 
@@ -43,5 +94,7 @@ CLUSTER_ROLE_BINDING = Kind(
     singular="clusterrolebinding",
     namespaced=False,
     schema="io.k8s.api.rbac.v1.ClusterRoleBinding",
+    default=default_binding,
+    columns=_BINDING_COLUMNS,
     allow_create_on_update=True,
 )

@@ -1,6 +1,19 @@
-"""ReplicaSet."""
+"""ReplicaSet (pkg/apis/apps/v1/defaults.go, pkg/registry/apps/replicaset/strategy.go)."""
 
-from edgekube.api.kind import Kind, Scale
+from edgekube.api.kind import Column, Kind
+from edgekube.api.kinds import workloads
+from edgekube.api.kinds.pod_defaults import default_template
+from edgekube.api.kinds.printing import AGE, NAME
+from edgekube.api.types import Obj
+
+
+def default(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    if spec.get("replicas") is None:
+        spec["replicas"] = 1
+    if spec.get("template") is not None:
+        default_template(spec["template"])
+
 
 REPLICA_SET = Kind(
     group="apps",
@@ -13,5 +26,21 @@ REPLICA_SET = Kind(
     schema="io.k8s.api.apps.v1.ReplicaSet",
     has_status=True,
     has_generation=True,
-    scale=Scale(),
+    scale=workloads.SCALE,
+    default=default,
+    prepare=workloads.prepare,
+    prepare_status=workloads.prepare_status,
+    selectable={
+        "status.replicas": lambda o: str((o.get("status") or {}).get("replicas", 0)),
+    },
+    columns=(
+        NAME,
+        Column("Desired", lambda o, _: (o.get("spec") or {}).get("replicas", 0), "integer"),
+        Column("Current", lambda o, _: (o.get("status") or {}).get("replicas", 0), "integer"),
+        Column("Ready", lambda o, _: (o.get("status") or {}).get("readyReplicas", 0), "integer"),
+        AGE,
+        workloads.CONTAINERS,
+        workloads.IMAGES,
+        workloads.SELECTOR,
+    ),
 )

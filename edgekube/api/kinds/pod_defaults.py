@@ -1,0 +1,145 @@
+"""Defaults of pods and pod templates (pkg/apis/core/v1/defaults.go and zz_generated.defaults.go)."""
+
+from typing import Any
+
+from edgekube.api.types import Obj
+
+DEFAULT_MODE = 0o644
+
+
+def default_pod(pod: Obj) -> None:
+    """A Pod."""
+    spec = pod.get("spec")
+    if isinstance(spec, dict):
+        default_pod_spec(spec)
+        if spec.get("enableServiceLinks") is None:
+            spec["enableServiceLinks"] = True
+        _host_ports(spec)
+        for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+            _requests_from_limits(container)
+
+
+def default_template(template: Obj) -> None:
+    """A pod template of a workload."""
+    spec = template.setdefault("spec", {})
+    default_pod_spec(spec)
+    _host_ports(spec)
+
+
+def default_pod_spec(spec: Obj) -> None:
+    """What pods and templates share."""
+    spec.setdefault("dnsPolicy", "ClusterFirst")
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("securityContext", {})
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    spec.setdefault("schedulerName", "default-scheduler")
+    if spec.get("serviceAccountName") and not spec.get("serviceAccount"):
+        spec["serviceAccount"] = spec["serviceAccountName"]
+    elif spec.get("serviceAccount") and not spec.get("serviceAccountName"):
+        spec["serviceAccountName"] = spec["serviceAccount"]
+    for group in ("containers", "initContainers", "ephemeralContainers"):
+        for container in spec.get(group) or ():
+            default_container(container)
+    for volume in spec.get("volumes") or ():
+        _volume(volume)
+
+
+def default_container(container: Obj) -> None:
+    """One container of any group."""
+    image = container.get("image") or ""
+    if not container.get("imagePullPolicy"):
+        container["imagePullPolicy"] = "Always" if _tag(image) == "latest" else "IfNotPresent"
+    container.setdefault("terminationMessagePath", "/dev/termination-log")
+    container.setdefault("terminationMessagePolicy", "File")
+    container.setdefault("resources", {})
+    for port in container.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if container.get(probe):
+            _probe(container[probe])
+    for hook in (container.get("lifecycle") or {}).values():
+        if isinstance(hook, dict) and hook.get("httpGet"):
+            _http(hook["httpGet"])
+    for entry in container.get("env") or ():
+        field = (entry.get("valueFrom") or {}).get("fieldRef")
+        if field:
+            field.setdefault("apiVersion", "v1")
+        resource = (entry.get("valueFrom") or {}).get("resourceFieldRef")
+        if resource:
+            resource.setdefault("divisor", "0")
+        file_key = (entry.get("valueFrom") or {}).get("fileKeyRef")
+        if file_key:
+            file_key.setdefault("optional", False)
+    security = container.get("securityContext")
+    if security and security.get("procMount") is None and "procMount" in security:
+        security["procMount"] = "Default"
+
+
+def _tag(image: str) -> str:
+    """The tag an image name resolves to; `latest` without tag and digest."""
+    rest = image.rsplit("/", 1)[-1]
+    if "@" in rest:
+        return ""
+    return rest.rsplit(":", 1)[1] if ":" in rest else "latest"
+
+
+def _probe(probe: Obj) -> None:
+    for name, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
+        if not probe.get(name):
+            probe[name] = value
+    if probe.get("httpGet"):
+        _http(probe["httpGet"])
+    if probe.get("grpc") is not None:
+        probe["grpc"].setdefault("service", "")
+
+
+def _http(action: Obj) -> None:
+    action.setdefault("path", "/")
+    action.setdefault("scheme", "HTTP")
+
+
+def _requests_from_limits(container: Obj) -> None:
+    resources = container.get("resources") or {}
+    limits: dict[str, Any] = resources.get("limits") or {}
+    if limits:
+        requests = resources.setdefault("requests", {})
+        for name, value in limits.items():
+            requests.setdefault(name, value)
+
+
+def _host_ports(spec: Obj) -> None:
+    if spec.get("hostNetwork"):
+        for group in ("containers", "initContainers"):
+            for container in spec.get(group) or ():
+                for port in container.get("ports") or ():
+                    if not port.get("hostPort"):
+                        port["hostPort"] = port.get("containerPort")
+
+
+def _volume(volume: Obj) -> None:
+    if set(volume) <= {"name"}:
+        volume["emptyDir"] = {}
+    for kind in ("secret", "configMap", "downwardAPI", "projected"):
+        if volume.get(kind) is not None:
+            volume[kind].setdefault("defaultMode", DEFAULT_MODE)
+    for item in (volume.get("downwardAPI") or {}).get("items") or ():
+        _downward(item)
+    for source in (volume.get("projected") or {}).get("sources") or ():
+        if source.get("serviceAccountToken") is not None:
+            source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+        for item in (source.get("downwardAPI") or {}).get("items") or ():
+            _downward(item)
+    if volume.get("hostPath") is not None:
+        volume["hostPath"].setdefault("type", "")
+    if volume.get("iscsi") is not None:
+        volume["iscsi"].setdefault("iscsiInterface", "default")
+    if volume.get("rbd") is not None:
+        for name, value in (("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")):
+            volume["rbd"].setdefault(name, value)
+
+
+def _downward(item: Obj) -> None:
+    if item.get("fieldRef"):
+        item["fieldRef"].setdefault("apiVersion", "v1")
+    if item.get("resourceFieldRef"):
+        item["resourceFieldRef"].setdefault("divisor", "0")

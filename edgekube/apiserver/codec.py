@@ -165,27 +165,43 @@ class ListBody:
         self._kind, self._items, self._metadata, self._output, self._now = kind, items, metadata, output, now
 
     def pieces(self) -> Iterator[bytes]:
-        """JSON in pieces of at most CHUNK objects. YAML and indented output are one piece made of all."""
+        """The answer in pieces of at most CHUNK objects."""
+        if self._output.media == YAML:
+            yield from self._yaml_pieces()
+            return
         head, tail = self._frame()
         yield head
-        items = self._items
-        for start in range(0, len(items), CHUNK):
-            chunk = items[start : start + CHUNK]
-            yield (b"," if start else b"") + b",".join(self._encoded(chunk))
+        between = b",\n    " if self._output.pretty else b","
+        for start in range(0, len(self._items), CHUNK):
+            chunk = self._encoded(self._items[start : start + CHUNK])
+            if self._output.pretty:
+                chunk = [orjson.dumps(orjson.loads(raw), option=orjson.OPT_INDENT_2).replace(b"\n", b"\n    ") for raw in chunk]
+            yield (between if start else b"") + between.join(chunk)
         yield tail
 
-    def _frame(self) -> tuple[bytes, bytes]:
+    def _yaml_pieces(self) -> Iterator[bytes]:
+        frame = orjson.loads(b"".join(self._frame(pretty=False)))
+        name = "rows" if "rows" in frame else "items"
+        del frame[name]
+        yield to_yaml(frame)
+        yield b"%b:%b\n" % (name.encode(), b"" if self._items else b" []")
+        for item in self._items:
+            yield to_yaml([orjson.loads(raw) for raw in self._encoded([item])])
+
+    def _frame(self, *, pretty: bool | None = None) -> tuple[bytes, bytes]:
         kind, output = self._kind, self._output
+        frame: Obj
         if output.shape is Shape.TABLE:
-            empty = table.render(kind, [], now=self._now, metadata=self._metadata, version=output.group_version)
-            del empty["rows"]
-            return orjson.dumps(empty)[:-1] + b',"rows":[', b"]}"
-        if output.shape is Shape.PARTIAL:
-            name, version = "PartialObjectMetadataList", output.group_version
+            frame = table.render(kind, [], now=self._now, metadata=self._metadata, version=output.group_version)
+            frame["rows"] = frame.pop("rows")
+        elif output.shape is Shape.PARTIAL:
+            frame = {"kind": "PartialObjectMetadataList", "apiVersion": output.group_version, "metadata": self._metadata, "items": []}
         else:
-            name, version = kind.list_kind, kind.api_version
-        head = b'{"kind":"%s","apiVersion":"%s","metadata":%s,"items":['
-        return head % (name.encode(), version.encode(), orjson.dumps(self._metadata)), b"]}"
+            frame = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": self._metadata, "items": []}
+        if output.pretty if pretty is None else pretty:
+            whole = orjson.dumps(frame, option=orjson.OPT_INDENT_2)
+            return whole[:-3] + (b"\n    " if self._items else b""), (b"\n  " if self._items else b"") + b"]\n}\n"
+        return orjson.dumps(frame)[:-2], b"]}"
 
     def _encoded(self, items: Sequence[Item]) -> list[bytes]:
         output = self._output
@@ -205,15 +221,12 @@ class ListBody:
 
 async def list_response(body: ListBody, output: Output, *, gzip: bool) -> Response | StreamResponse:
     """A whole answer where it is small, else one in chunks."""
-    if output.media == YAML or output.pretty:
-        value = orjson.loads(b"".join([piece async for piece in _breathing(body.pieces())]))
-        return Response(200, await asyncio.to_thread(render, value, output), output.media)
     size = body.size
-    if size < STREAM_FROM and not (gzip and size >= GZIP_FROM):
-        return Response(200, b"".join(body.pieces()))
-    if gzip:
-        return StreamResponse(200, _gzipped(body.pieces()), headers={"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
-    return StreamResponse(200, _breathing(body.pieces()))
+    if size < STREAM_FROM and not (gzip and size >= GZIP_FROM) and output.media != YAML:
+        return Response(200, b"".join(body.pieces()), output.media)
+    if gzip and size >= GZIP_FROM:
+        return StreamResponse(200, _gzipped(body.pieces()), output.media, {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
+    return StreamResponse(200, _breathing(body.pieces()), output.media)
 
 
 async def _breathing(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -26,6 +26,7 @@ from edgekube.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, Pro
 if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
 
+_PEOPLE = ("curl", "Wget", "Mozilla/5.0")  # who uses these reads with the eye
 _MODES = frozenset((IGNORE, WARN, STRICT))
 _PATCHES = {each.value: each for each in PatchType}
 _DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
@@ -110,7 +111,8 @@ def _options_kind(request: Request) -> str:
 def output_of(request: Request, *, transform: bool = True) -> Output:
     """The form of the answer. Raises NotAcceptable."""
     output = negotiate(request.headers.get("accept", ""), transform=transform)
-    pretty = "pretty" in request.query and truth(request.param("pretty"))
+    by_a_person = request.headers.get("user-agent", "").startswith(_PEOPLE)
+    pretty = truth(request.param("pretty")) if "pretty" in request.query else by_a_person
     include = request.param("includeObject")
     if not pretty and not include:
         return output

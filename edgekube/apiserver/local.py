@@ -152,7 +152,7 @@ class LocalClient:
         op = self._operation("update", kind, key.namespace, key.name, subresource, field_manager=field_manager)
 
         def change(_old: Obj) -> Obj:
-            fresh = _copy(obj)
+            fresh: Obj = _copy(obj)
             if not subresource or subresource in ("status", "finalize"):
                 _named(kind, fresh)
                 decoding.clean(kind, fresh, mode=IGNORE)

@@ -132,11 +132,13 @@ async def test_watch_lasts_until_its_end_and_the_connection_goes_on(live):
 async def test_a_client_that_leaves_is_forgotten(live):
     async with session() as http:
         response = await http.get(f"{live.url}{CONFIG_MAPS}?watch=1", ssl=live.ssl)
-        assert live.server.hub._feeds
+        (feed,) = live.server.hub._feeds.values()
+        stopped, stop = asyncio.Event(), feed.stop
+        feed.stop = lambda: (stop(), stopped.set())
         response.close()
-    async with asyncio.timeout(5):
-        while live.server.hub._feeds:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await stopped.wait()
+    assert not live.server.hub._feeds
 
 
 class Echo(Subresource):

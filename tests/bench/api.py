@@ -178,10 +178,11 @@ async def watches(port, token, context, ask, count):
             await reader.readuntil(b"}\n\r\n")
             arrived.append(time.monotonic())
 
-        tasks = [asyncio.ensure_future(hear(reader)) for reader, _ in connections]
-        await asyncio.sleep(0.3)
-        committed = await asyncio.to_thread(ask, "touch")
-        await asyncio.gather(*tasks)
+        async with asyncio.TaskGroup() as group:
+            for reader, _ in connections:
+                group.create_task(hear(reader))
+            await asyncio.sleep(0.3)
+            committed = await asyncio.to_thread(ask, "touch")
         arrived.sort()
         rounds.append((1000 * (arrived[len(arrived) // 2] - committed), 1000 * (arrived[int(len(arrived) * 0.99) - 1] - committed)))
     for _, writer in connections:

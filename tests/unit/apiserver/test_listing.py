@@ -1,6 +1,9 @@
 """list and its options; forms of answers."""
 
+import json
+
 import pytest
+import yaml
 
 from tests.kit.api import CONFIG_MAPS, Api, config_map
 
@@ -158,3 +161,15 @@ async def test_two_views_of_one_event():
     await api.ok("POST", "/api/v1/namespaces/default/events", event)
     found = await api.ok("GET", "/apis/events.k8s.io/v1/namespaces/default/events/e")
     assert found["metadata"]["name"] == "e"
+
+
+async def test_lists_for_people():
+    api = await filled(3)
+    plain = await api.ok("GET", CONFIG_MAPS)
+    for count in (3, 0):
+        _, answer = await api("GET", f"{CONFIG_MAPS}?limit=9&labelSelector={'x' * (not count)}", headers={"accept": "application/yaml"})
+        assert len(yaml.safe_load(answer)["items"]) == count
+        response = await api.server.handle(api.request("GET", f"{CONFIG_MAPS}?labelSelector={'x' * (not count)}", None, {"user-agent": "curl/8"}))
+        assert len(json.loads(response.body)["items"]) == count
+        assert response.body == (json.dumps(json.loads(response.body), indent=2) + "\n").encode()
+    assert yaml.safe_load((await api("GET", CONFIG_MAPS, headers={"accept": "application/yaml"}))[1]) == plain

@@ -136,11 +136,13 @@ async def _forward(connection: Spdy, data: SpdyStream, error: SpdyStream, pod: K
         connection.forget(error)
         connection.forget(data)
         return
-    async with TaskScope("forward") as scope:
-        back = scope.spawn(_back(reader, data), name="back")
-        scope.spawn(_forth(data, writer), name="forth")
-        await asyncio.wait({back})  # the pod's end is the end; the client's is passed on as a half-close
-    writer.close()
+    try:
+        async with TaskScope("forward") as scope:
+            back = scope.spawn(_back(reader, data), name="back")
+            scope.spawn(_forth(data, writer), name="forth")
+            await asyncio.wait({back})  # the pod's end is the end; the client's is passed on as a half-close
+    finally:
+        writer.close()
     await data.close()
     await error.close()
     connection.forget(error)
@@ -179,23 +181,25 @@ async def _forward_channels(door: WebSocket, pod: KnownPod, ports: Sequence[int]
                 await say(channel, piece)
 
     writers: dict[int, asyncio.StreamWriter] = {}
-    async with TaskScope("port-forward") as scope:
-        readers = []
-        for index, port in enumerate(ports):
-            mark = port.to_bytes(2, "little")
-            await say(2 * index, mark)
-            await say(2 * index + 1, mark)
-            try:
-                reader, writers[2 * index] = await connect(pod, port)
-                readers.append(scope.spawn(back(reader, 2 * index), name=f"back/{port}"))
-            except OSError as failure:
-                await say(2 * index + 1, f"error forwarding port {port} to pod {pod.ref.name}, uid {pod.ref.uid}: {failure}".encode())
-        if readers:
-            client = scope.spawn(_from_client(door, writers, text=text), name="client")
-            ended = scope.spawn(_wait_all(readers), name="ended")
-            await asyncio.wait({client, ended}, return_when=asyncio.FIRST_COMPLETED)
-    for writer in writers.values():
-        writer.close()
+    try:
+        async with TaskScope("port-forward") as scope:
+            readers = []
+            for index, port in enumerate(ports):
+                mark = port.to_bytes(2, "little")
+                await say(2 * index, mark)
+                await say(2 * index + 1, mark)
+                try:
+                    reader, writers[2 * index] = await connect(pod, port)
+                    readers.append(scope.spawn(back(reader, 2 * index), name=f"back/{port}"))
+                except OSError as failure:
+                    await say(2 * index + 1, f"error forwarding port {port} to pod {pod.ref.name}, uid {pod.ref.uid}: {failure}".encode())
+            if readers:
+                client = scope.spawn(_from_client(door, writers, text=text), name="client")
+                ended = scope.spawn(_wait_all(readers), name="ended")
+                await asyncio.wait({client, ended}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for writer in writers.values():
+            writer.close()
 
 
 async def _wait_all(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -7,7 +7,7 @@ core itself, so that they are validated like anybody's.
 import asyncio
 from dataclasses import dataclass
 
-from edgekube.apiserver import authn, reviews
+from edgekube.apiserver import authn, oidc, reviews
 from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import Authenticator
@@ -30,6 +30,7 @@ from edgekube.lib.clock import Clock
 from edgekube.store.protocol import Store
 from edgekube.store.sqlite import open_store
 
+_SERVICE_ACCOUNT = "system:serviceaccount:"
 ADMIN = User("system:admin", ("system:masters", authn.AUTHENTICATED))
 
 
@@ -45,14 +46,18 @@ class Plane:
     store: Store
     server: Server
     objects: Objects
+    kubelet_tls: ClientTls
 
-    def client(self, name: str, *groups: str) -> Client:
-        """In-process access with an identity of its own."""
-        return LocalClient(self.server, User(name, (*groups, authn.AUTHENTICATED)))
+    def component(self, name: str) -> Client:
+        """In-process access with an identity of its own; a service account's name brings the groups it has."""
+        if name.startswith(_SERVICE_ACCOUNT):
+            namespace, _, account = name.removeprefix(_SERVICE_ACCOUNT).partition(":")
+            return LocalClient(self.server, authn.service_account_user(namespace, account))
+        return LocalClient(self.server, User(name, (authn.AUTHENTICATED,)))
 
-    def controller(self, name: str) -> Client:
-        """As upstream's controllers: a service account each in kube-system."""
-        return LocalClient(self.server, authn.service_account_user("kube-system", name))
+    def node(self) -> Client:
+        """The identity of this machine's node."""
+        return LocalClient(self.server, User(f"system:node:{self.settings.node_name}", ("system:nodes", authn.AUTHENTICATED)))
 
 
 def credentials(settings: Settings, paths: Paths, clock: Clock, address: str) -> Pki:
@@ -96,7 +101,8 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         node_ports=settings.node_ports,
         spared=(settings.kubernetes_address, settings.cluster_dns),
     )
-    dialer = DirectDialer(objects=objects, tls=ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client))
+    kubelet_tls = ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client)
+    dialer = DirectDialer(objects=objects, tls=kubelet_tls)
     server = Server(
         store=store,
         authenticator=authenticator,
@@ -106,7 +112,18 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         virtual=reviews.build(authenticator=authenticator, authorizer=rbac, audience=signer.issuer),
         clock=clock,
     )
-    plane = Plane(settings=settings, paths=paths, clock=clock, address=address, pki=pki, store=store, server=server, objects=objects)
+    plane = Plane(
+        settings=settings,
+        paths=paths,
+        clock=clock,
+        address=address,
+        pki=pki,
+        store=store,
+        server=server,
+        objects=objects,
+        kubelet_tls=kubelet_tls,
+    )
+    oidc.register(server.routes, signer, jwks_uri=f"https://{settings.advertise_address or address}:{settings.https_port}/openid/v1/jwks")
     await ensure_bootstrap(
         client=LocalClient(server, ADMIN),
         objects=objects,

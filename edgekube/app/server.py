@@ -1,0 +1,71 @@
+"""The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
+
+    apiserver > controllers > scheduler > (node: network > proxy > dns > kubelet) > certificates
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
+from edgekube.app.certificates import CertificateRenewal
+from edgekube.app.paths import paths_of
+from edgekube.app.plane import Plane, credentials, open_plane
+from edgekube.config import Settings
+from edgekube.controllers.base import Settings as ControllerSettings
+from edgekube.controllers.component import ControllerManager
+from edgekube.lib.clock import SystemClock
+from edgekube.lib.supervise import Component, supervise
+from edgekube.scheduler.component import Scheduler
+
+
+async def run_server(settings: Settings, stop: asyncio.Event, announce: Callable[[], None]) -> None:
+    """Run all parts until `stop`; `announce` is called once /readyz is ok."""
+    clock = SystemClock()
+    plane = await open_plane(settings, paths_of(settings), clock)
+
+    def ready() -> None:
+        plane.server.health.starting = False
+        announce()
+
+    try:
+        await supervise(parts(plane), stop, on_ready=ready)
+    finally:
+        await plane.store.close()
+
+
+def parts(plane: Plane) -> Sequence[Component]:
+    """Everything, in order."""
+    settings = plane.settings
+    api = ApiServerComponent(
+        config=ApiServerConfig(
+            bind_address=settings.bind_address,
+            port=settings.https_port,
+            certificate=plane.pki.apiserver,
+            client_ca=plane.pki.ca,
+            event_ttl_seconds=settings.event_ttl_seconds,
+        ),
+        server=plane.server,
+        clock=plane.clock,
+    )
+    reload = [api.reload, plane.kubelet_tls.reload]
+    found: list[Component] = [api, _controllers(plane), Scheduler(client=plane.component("system:kube-scheduler"), clock=plane.clock)]
+    if not settings.disable_agent:
+        from edgekube.app.node import node_parts
+
+        found.append(node_parts(plane, reload))
+    renewal = CertificateRenewal(
+        pki=plane.pki,
+        renew=lambda: credentials(settings, plane.paths, plane.clock, plane.address),
+        reload=reload,
+        clock=plane.clock,
+    )
+    return (*found, renewal)
+
+
+def _controllers(plane: Plane) -> Component:
+    return ControllerManager(
+        client_for=plane.component,
+        clock=plane.clock,
+        settings=ControllerSettings(ca_pem=plane.pki.ca.read_text(), cluster_cidr=plane.settings.cluster_cidr),
+    )
+

@@ -127,6 +127,7 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         "list watch : * : *",
         "create : core : serviceaccounts/token",
     ),
+    "edgekube:node-dns": (f"{READ} : core : namespaces",),
     "system:kube-dns": ("list watch : core : endpoints services",),
     "system:persistent-volume-provisioner": (
         "get list watch create delete : core : persistentvolumes",
@@ -204,6 +205,7 @@ CLUSTER_ROLE_BINDINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("system:cluster-trust-bundle-discovery", "system:cluster-trust-bundle-discovery", ("Group system:serviceaccounts",)),
     # Ours: proxy and DNS run inside the node's own process and use its identity.
     ("edgekube:node-proxier", "system:node-proxier", ("Group system:nodes",)),
+    ("edgekube:node-dns", "edgekube:node-dns", ("Group system:nodes",)),
 )
 
 _LEADER = "system::leader-locking-"

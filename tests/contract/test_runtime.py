@@ -370,6 +370,21 @@ async def test_tty_and_resize(bench: Bench) -> None:
 
 
 @real_only
+@pytest.mark.parametrize("tty", [False, True])
+async def test_exec_of_a_missing_program(bench: Bench, tty: bool) -> None:
+    box = await bench.pod()
+    found = await bench.start(box, LOOP)
+    process = await bench.runtime.exec(found, ["nosuch"], tty=tty, stdin=False, stdout=True, stderr=not tty)
+    async with asyncio.timeout(10):
+        assert (await process.stdout.read(), await process.stderr.read()) == (b"", b"")
+        with pytest.raises(RuntimeFailure, match=r'exec: "nosuch": executable file not found in \$PATH'):
+            await process.wait()
+    await process.close()
+    with pytest.raises(RuntimeFailure, match="failed to exec in container"):
+        await bench.runtime.run_command(found, ["nosuch"], timeout=10)
+
+
+@real_only
 async def test_attach_to_a_waiting_container(bench: Bench) -> None:
     box = await bench.pod()
     found = await bench.start(box, ["sh", "-c", "read x; echo got $x; exit 4"], stdin=True, stdin_once=True)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from edgekube.kubelet.runtime import spec as specs
@@ -49,7 +50,8 @@ class Conversations:
         async def resize(width: int, height: int) -> None:
             await self._resize(f"/exec/{session}/resize", width, height)
 
-        return HijackedProcess(stream, tty=tty, resize=resize, exit_code=lambda: self._exec_code(session))
+        code = partial(self._exec_code, session)
+        return HijackedProcess(stream, tty=tty, resize=resize, exit_code=code, program=argv[0] if argv else "")
 
     async def attach(self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
         entry = await self._observer.running(container_id)

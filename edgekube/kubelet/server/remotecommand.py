@@ -82,6 +82,8 @@ async def _run(channels: Opened, wanted: Wanted, start: Start, verb: str) -> Non
         code = await join(process, channels, wanted)
         if code is not None:
             await channels.finish(*status_of(code))
+    except RuntimeFailure as error:
+        await channels.finish(*status_of_failure(verb, str(error)))
     finally:
         await process.close()
 

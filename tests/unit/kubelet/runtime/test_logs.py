@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import io
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,6 +60,11 @@ def _append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def _rotate(path: Path, data: bytes) -> None:
+    path.rename(path.with_name("0.log.old"))
+    path.write_bytes(data)
+
+
 async def test_follow_across_a_rotation(tmp_path: Path) -> None:
     path, over = tmp_path / "0.log", asyncio.Event()
     path.write_bytes(A)
@@ -73,8 +77,7 @@ async def test_follow_across_a_rotation(tmp_path: Path) -> None:
         assert await anext(pieces) == b"one\n"
         _append(path, B)
         assert await anext(pieces) == b"two\n"
-        os.rename(path, tmp_path / "0.log.old")
-        path.write_bytes(P + F)
+        _rotate(path, P + F)
         assert await anext(pieces) == b"partial\n"
         over.set()
         assert [piece async for piece in pieces] == []
@@ -98,11 +101,15 @@ async def test_no_file(tmp_path: Path) -> None:
         await anext(read_log(tmp_path / "no" / "0.log", LogOptions(follow=True), is_over=is_over))
 
 
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_no_descriptor_is_left_by_a_watch(tmp_path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = _descriptors()
     with logs.Watch(tmp_path):
         pass
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert _descriptors() == before
 
 
 async def test_rotation_keeps_the_newest(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from edgekube.api.fields import Struct
-from edgekube.api.prototable import FieldSpec, table
 from edgekube.api.protoleaves import DROP, SPECIAL, parts, scalar, text_of
+from edgekube.api.prototable import FieldSpec, table
 from edgekube.api.protowire import BYTES, FIXED64, VARINT, Malformed, read_length, read_tag, skip
 from edgekube.api.schema import SCHEMA
 from edgekube.api.types import Obj

@@ -140,7 +140,7 @@ def _quoted(text: str) -> str:
 def refused(request: Request, error: ApiError) -> Response:
     """The Status of an error, in a form the client can read."""
     try:
-        output = negotiate(request.headers.get("accept", ""))
+        output = negotiate(request.headers.get("accept", ""), protobuf=request.protobuf)
         output = Output(media=output.media)
     except NotAcceptable:
         output = PLAIN

@@ -1,4 +1,4 @@
-"""Bytes to objects and back: request bodies in JSON and YAML, answers as objects, lists, tables or metadata only.
+"""Bytes to objects and back: request bodies in JSON, YAML and protobuf, answers as objects, lists, tables or metadata only.
 
 Stored bytes are sent as they are wherever the client asks for plain JSON; everything else is built from a fresh decode. Lists are built in
 chunks, so that the loop is never held for long, and compressed in a thread when they are large and the client can unpack them.
@@ -11,22 +11,25 @@ from typing import Any
 
 import orjson
 
-from edgekube.api import decoding, meta, table
+from edgekube.api import decoding, meta, protobuf, table
 from edgekube.api.item import Item
 from edgekube.api.kind import Kind
 from edgekube.api.types import Obj
-from edgekube.apiserver.negotiate import JSON, YAML, Output, Shape
+from edgekube.apiserver.negotiate import JSON, PROTOBUF, YAML, Output, Shape
 from edgekube.apiserver.request import Response, StreamResponse
 from edgekube.errors import BadRequest
 
 CHUNK = 50  # objects between two yields to the loop
 STREAM_FROM = 256 * 1024
 GZIP_FROM = 128 * 1024
+PROTOBUF_CHUNK = 15
 _SUMMARY = 30
 
 
-def parse(body: bytes, media: str, kind: str) -> Any:
+def parse(body: bytes, media: str, kind: str, api_version: str = "") -> Any:
     """The decoded body. Raises BadRequest in the words of upstream's decoder."""
+    if media == PROTOBUF:
+        return protobuf.decode(body, api_version=api_version, kind=kind)
     if media == YAML:
         return _parse_yaml(body, kind)
     try:
@@ -84,7 +87,7 @@ def parse_patch(body: bytes, media: str) -> Any:
 
 def decode(kind: Kind, body: bytes, media: str, mode: str) -> tuple[Obj, list[str]]:
     """The body as a clean object of `kind`, and warnings. Raises BadRequest."""
-    obj = parse(body, media, kind.kind)
+    obj = parse(body, media, kind.kind, kind.api_version)
     if not isinstance(obj, dict):
         text = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct"
         raise BadRequest(f"the object provided is unrecognized (must be of type {kind.kind}): {text} ({_summary(body)})")
@@ -117,6 +120,8 @@ def render(value: Any, output: Output) -> bytes:
     """A dict in the wanted syntax."""
     if output.media == YAML:
         return to_yaml(value)
+    if output.media == PROTOBUF:
+        return protobuf.encode(value)
     if output.pretty:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n"
     return orjson.dumps(value)
@@ -169,6 +174,9 @@ class ListBody:
         if self._output.media == YAML:
             yield from self._yaml_pieces()
             return
+        if self._output.media == PROTOBUF:
+            yield from self._protobuf_pieces()
+            return
         head, tail = self._frame()
         yield head
         between = b",\n    " if self._output.pretty else b","
@@ -187,6 +195,19 @@ class ListBody:
         yield b"%b:%b\n" % (name.encode(), b"" if self._items else b" []")
         for item in self._items:
             yield to_yaml([orjson.loads(raw) for raw in self._encoded([item])])
+
+    def _protobuf_pieces(self) -> Iterator[bytes]:
+        """All at once, as the envelope begins with the length; the empty pieces before are pauses."""
+        partial_only = self._output.shape is Shape.PARTIAL
+        version, kind = self._kind.api_version, self._kind.kind
+        if partial_only:
+            version, kind = self._output.group_version, "PartialObjectMetadata"
+        encoded: list[bytes] = []
+        for item in self._items:
+            encoded.append(protobuf.message(version, kind, item.decode()))
+            if len(encoded) % PROTOBUF_CHUNK == 0:
+                yield b""
+        yield protobuf.encode_list(version, f"{kind}List", self._metadata, encoded)
 
     def _frame(self, *, pretty: bool | None = None) -> tuple[bytes, bytes]:
         kind, output = self._kind, self._output

@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edgekube.api import catalog, decoding
+from edgekube.api import catalog, decoding, protobuf
 from edgekube.api.kind import Kind
 from edgekube.api.selectors import parse_fields, parse_labels
 from edgekube.apiserver import codec
-from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate
+from edgekube.apiserver.negotiate import BODIES, JSON, YAML, Output, body_media, negotiate
 from edgekube.apiserver.operation import IGNORE, STRICT, WARN, Operation
 from edgekube.apiserver.registry import too_new
 from edgekube.apiserver.request import AnyResponse, Request, Response
@@ -40,6 +40,7 @@ async def dispatch(server: "Server", request: Request) -> AnyResponse:
     kind = server.find_kind(target.group, target.version, target.resource)
     if kind is None:
         raise NotFound.path()
+    request.protobuf = protobuf.supports(kind.api_version, kind.kind)
     _check_scope(kind, request)
     op = operation(kind, request)
     if target.subresource:
@@ -110,7 +111,7 @@ def _options_kind(request: Request) -> str:
 
 def output_of(request: Request, *, transform: bool = True) -> Output:
     """The form of the answer. Raises NotAcceptable."""
-    output = negotiate(request.headers.get("accept", ""), transform=transform)
+    output = negotiate(request.headers.get("accept", ""), transform=transform, protobuf=request.protobuf)
     by_a_person = request.headers.get("user-agent", "").startswith(_PEOPLE)
     pretty = truth(request.param("pretty")) if "pretty" in request.query else by_a_person
     include = request.param("includeObject")
@@ -119,8 +120,13 @@ def output_of(request: Request, *, transform: bool = True) -> Output:
     return Output(output.media, output.shape, output.version, include or output.include, pretty)
 
 
+def media_of(request: Request) -> str:
+    """The media type of the body, if the addressed kind can be read from it. Raises UnsupportedMediaType."""
+    return body_media(request.headers.get("content-type", ""), BODIES if request.protobuf else (JSON, YAML))
+
+
 async def read_object(request: Request, op: Operation, kind: Kind) -> tuple[dict[str, object], list[str]]:
-    media = body_media(request.headers.get("content-type", ""))
+    media = media_of(request)
     return codec.decode(kind, await request.read_body(), media, op.field_validation)
 
 
@@ -160,7 +166,7 @@ async def _list(server: "Server", request: Request, op: Operation) -> AnyRespons
 
 
 async def _watch(server: "Server", request: Request, op: Operation) -> AnyResponse:
-    output = negotiate(request.headers.get("accept", ""))
+    output = negotiate(request.headers.get("accept", ""), protobuf=request.protobuf)
     if request.param("includeObject"):
         output = output_of(request)
     fields = request.param("fieldSelector")
@@ -195,7 +201,7 @@ async def _create(server: "Server", request: Request, op: Operation) -> AnyRespo
 
 async def _update(server: "Server", request: Request, op: Operation) -> AnyResponse:
     output = output_of(request)
-    media = body_media(request.headers.get("content-type", ""))
+    media = media_of(request)
     body = await request.read_body()
     first = [codec.decode(op.kind, body, media, op.field_validation)]
     op.warnings += first[0][1]
@@ -244,7 +250,7 @@ async def delete_options(request: Request, op: Operation) -> DeleteOptions:
     raw = await request.read_body()
     found: dict[str, object] = {}
     if raw.strip():
-        found = codec.parse(raw, body_media(request.headers.get("content-type", "")), "DeleteOptions")
+        found = codec.parse(raw, body_media(request.headers.get("content-type", "")), "DeleteOptions", "v1")
         decoding.clean_as(_DELETE_OPTIONS, "DeleteOptions", "v1", found, mode=IGNORE)
         dry_run = found.get("dryRun")
         if dry_run:

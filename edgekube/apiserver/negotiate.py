@@ -1,7 +1,7 @@
-"""Which form of an answer the client wants: JSON or YAML, the object itself, a Table, or its metadata only.
+"""Which form of an answer the client wants: JSON, YAML or protobuf, the object itself, a Table, or its metadata only.
 
-Source of the rules: k8s.io/apiserver/pkg/endpoints/handlers/negotiation. Protobuf and CBOR are not offered: clients that also accept
-JSON get that, others 406.
+Source of the rules: k8s.io/apiserver/pkg/endpoints/handlers/negotiation. Custom resources have no protobuf messages (but their metadata
+has), Tables neither. CBOR is not offered: clients that also accept JSON get that, others 406.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from functools import lru_cache
 
 from edgekube.errors import NotAcceptable, UnsupportedMediaType
 
-JSON, YAML = "application/json", "application/yaml"
-_OFFERED = {JSON: JSON, "application/*": JSON, "*/*": JSON, "": JSON, YAML: YAML, "text/yaml": YAML}
-_TYPES = "application/json, application/yaml"
+JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
+BODIES = (JSON, YAML, PROTOBUF)
+WATCH_TYPES = {JSON: JSON, YAML: f"{YAML};stream=watch", PROTOBUF: f"{PROTOBUF};stream=watch"}
+_OFFERED = {JSON: JSON, "application/*": JSON, "*/*": JSON, "": JSON, YAML: YAML, "text/yaml": YAML, PROTOBUF: PROTOBUF}
 
 
 class Shape(Enum):
@@ -46,9 +47,9 @@ _SHAPES = {"Table": Shape.TABLE, "PartialObjectMetadata": Shape.PARTIAL, "Partia
 
 
 @lru_cache(maxsize=256)
-def negotiate(accept: str, *, transform: bool = True) -> Output:
-    """The first form in `accept` that the server has; `transform` says whether tables and partial objects are possible here.
-    Raises NotAcceptable."""
+def negotiate(accept: str, *, transform: bool = True, protobuf: bool = True) -> Output:
+    """The first form in `accept` that the server has; `transform` says whether tables and partial objects are possible here,
+    `protobuf` whether the kind has a message. Raises NotAcceptable."""
     if not accept:
         return PLAIN
     clauses = sorted((_clause(text) for text in accept.split(",")), key=lambda clause: -clause[2])
@@ -58,12 +59,16 @@ def negotiate(accept: str, *, transform: bool = True) -> Output:
             continue
         wanted = parameters.get("as", "")
         if not wanted:
+            if offered == PROTOBUF and not protobuf:
+                continue
             return Output(media=offered)
         shape = _SHAPES.get(wanted)
         if shape is None or not transform or parameters.get("g", "") != "meta.k8s.io" or parameters.get("v", "") not in ("v1", "v1beta1"):
             continue
+        if shape is Shape.TABLE and offered == PROTOBUF:
+            continue
         return Output(media=offered, shape=shape, version=parameters["v"])
-    raise NotAcceptable(f"only the following media types are accepted: {_TYPES}")
+    raise NotAcceptable(f"only the following media types are accepted: {', '.join(BODIES if protobuf else BODIES[:2])}")
 
 
 def _clause(text: str) -> tuple[str, dict[str, str], float]:
@@ -76,7 +81,7 @@ def _clause(text: str) -> tuple[str, dict[str, str], float]:
     return media.strip().lower(), parameters, quality
 
 
-def body_media(content_type: str, allowed: tuple[str, ...] = (JSON, YAML)) -> str:
+def body_media(content_type: str, allowed: tuple[str, ...] = BODIES) -> str:
     """The media type of a request's body; none given means JSON. Raises UnsupportedMediaType."""
     media = content_type.partition(";")[0].strip().lower() or JSON
     if media not in allowed:

@@ -39,6 +39,7 @@ class Request:
     user: User = ANONYMOUS
     warnings: list[str] = field(default_factory=list)  # sent as Warning headers: 299 - "..."
     target: Target = NO_TARGET  # filled in by the chain
+    protobuf: bool = True  # whether the addressed kind has protobuf messages; filled in by the dispatcher
     head: bytes = b""  # request line and headers as they came, for tunnels
 
     def param(self, name: str, default: str = "") -> str:

@@ -95,8 +95,12 @@ class Routes:
         return sorted(set(found))
 
     def _json(self, request: Request, value: Any) -> Response:
-        output = negotiate(request.headers.get("accept", ""), transform=False)
-        return Response(200, render(value, Output(media=output.media, pretty=True)), output.media)
+        """Upstream writes these as JSON whatever the client accepts; YAML is an extra."""
+        try:
+            media = negotiate(request.headers.get("accept", ""), transform=False, protobuf=False).media
+        except NotAcceptable:
+            media = JSON
+        return Response(200, render(value, Output(media=media, pretty=True)), media)
 
     def _discovery(self, request: Request, path: str) -> Response:
         kinds = self._server.kinds
@@ -127,7 +131,7 @@ class Routes:
             return self._document(request, path, JSON, lambda: openapi.v3_root(kinds))
         if parts != ["v2"] and parts[:1] != ["v3"]:
             raise NotFound.path()
-        negotiate(request.headers.get("accept", ""), transform=False)
+        negotiate(request.headers.get("accept", ""), transform=False, protobuf=False)
         if (path, JSON) not in self._documents:
             wanted = "/".join(parts[1:])
             body = await asyncio.to_thread(lambda: openapi.v3(kinds, wanted) if wanted else openapi.v2(kinds))
@@ -139,7 +143,8 @@ class Routes:
     def _document(self, request: Request, path: str, media: str, build: Callable[[], Any]) -> Response:
         if media == JSON:
             try:
-                output = negotiate(request.headers.get("accept", ""), transform=False)
+                messages = not path.startswith("/openapi")
+                output = negotiate(request.headers.get("accept", ""), transform=False, protobuf=messages)
             except NotAcceptable:
                 if not path.startswith("/openapi"):
                     raise
@@ -163,4 +168,3 @@ def _built(build: Callable[[], Any]) -> tuple[bytes, str]:
 
 def _etag(body: bytes) -> str:
     return f'"{hashlib.sha512(body).hexdigest().upper()}"'
-

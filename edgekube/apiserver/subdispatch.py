@@ -30,7 +30,7 @@ async def dispatch_subresource(server: "Server", request: Request, op: Operation
         raise NotFound.path()
     if handler.streams:
         return await handler.connect(server, op, request)
-    output = negotiate(request.headers.get("accept", ""))
+    output = negotiate(request.headers.get("accept", ""), protobuf=request.protobuf)
     output = Output(media=output.media, shape=output.shape, version=output.version, pretty=truth(request.param("pretty", "false")))
     status = 200
     match request.target.verb:
@@ -102,5 +102,3 @@ def patch_change(server: "Server", op: Operation, handler: Subresource, kind: Pa
         return managed.apply(op, old, wanted, server.clock)
 
     return change
-
-

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import orjson
 
-from edgekube.api import meta, table
+from edgekube.api import meta, protobuf, table
 from edgekube.api.item import Item
 from edgekube.api.kind import Kind
 from edgekube.api.selectors import FieldSelector, Selector
 from edgekube.apiserver.codec import partial, to_yaml
-from edgekube.apiserver.negotiate import YAML, Output, Shape
+from edgekube.apiserver.negotiate import PROTOBUF, YAML, Output, Shape
 from edgekube.apiserver.registry import view
 from edgekube.errors import ApiError
 from edgekube.lib.clock import Clock
@@ -120,6 +120,8 @@ def error_line(output: Output, error: ApiError) -> bytes:
 
 
 def _line(output: Output, change: str, raw: bytes) -> bytes:
+    if output.media == PROTOBUF:
+        return protobuf.watch_frame(change, protobuf.encode(orjson.loads(raw)))
     line = b'{"type":"%s","object":%s}\n' % (change.encode(), raw)
     if output.media == YAML:
         return to_yaml(orjson.loads(line)) + b"---\n"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekube.api.item import Item
-from edgekube.apiserver.negotiate import JSON, Output
+from edgekube.apiserver.negotiate import WATCH_TYPES, Output
 from edgekube.apiserver.operation import Operation
 from edgekube.apiserver.registry import mapped
 from edgekube.apiserver.request import PushResponse, Sink
@@ -75,8 +75,7 @@ def watch(server: "Server", op: Operation, options: WatchOptions, output: Output
         for watcher in joined:
             server.hub.leave(watcher)
 
-    content_type = "application/json" if output.media == JSON else "application/yaml;stream=watch"
-    return PushResponse(start=start, stop=stop, content_type=content_type)
+    return PushResponse(start=start, stop=stop, content_type=WATCH_TYPES[output.media])
 
 
 def _backlog(server: "Server", spec: Spec, options: WatchOptions) -> Iterator[bytes] | None:
@@ -108,5 +107,3 @@ def _missed(server: "Server", spec: Spec, events: Sequence[Event]) -> Iterator[b
             yield line
         if index % _PAUSE == 0:
             yield b""
-
-

@@ -39,7 +39,8 @@ POSITIVE = "must be greater than 0"
 def _rule(what: str, pattern: str, *examples: str) -> str:
     """validation.RegexError."""
     shown = " or ".join(f"'{example}', " for example in examples)
-    return f"{what} (e.g. {shown}regex used for validation is '{pattern}')"
+    lead = f"e.g. {shown}" if examples else ""
+    return f"{what} ({lead}regex used for validation is '{pattern}')"
 
 
 _LABEL_TEXT = _rule(
@@ -59,9 +60,7 @@ _LABEL_1035_TEXT = _rule(
     "alphanumeric character", _LABEL_1035_PATTERN, "my-name", "abc-123",
 )  # fmt: skip
 _WILDCARD_PATTERN = r"\*\." + _SUBDOMAIN_PATTERN
-_QUALIFIED_RULE = (
-    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
-)
+_QUALIFIED_RULE = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
 _QUALIFIED_TEXT = _rule(_QUALIFIED_RULE, _QUALIFIED_PATTERN, "MyName", "my.name", "123-abc")
 _VALUE_TEXT = _rule(
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
@@ -73,7 +72,12 @@ _KEY_TEXT = _rule(
 
 
 def too_long(limit: int) -> str:
-    """validation.MaxLenError."""
+    """validation.MaxLenError, of names."""
+    return f"must be no more than {limit} characters"
+
+
+def too_many_bytes(limit: int) -> str:
+    """content.MaxLenError, of label keys and label values: upstream has two wordings."""
     return f"must be no more than {limit} bytes"
 
 
@@ -104,7 +108,9 @@ def label(name: str) -> Sequence[str]:
     if len(name) <= 63 and _LABEL(name):
         return ()
     found = [too_long(63)] if len(name) > 63 else []
-    return found if _LABEL(name) else [*found, _LABEL_TEXT]
+    if _LABEL(name):
+        return found
+    return [*found, "must not contain dots" if _SUBDOMAIN(name) else _LABEL_TEXT]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -126,24 +132,31 @@ def qualified(name: str) -> Sequence[str]:
     """IsQualifiedName: label keys, annotation keys, finalizers, resource names."""
     parts = name.split("/")
     if len(parts) > 2:
-        return [f"a qualified name {_QUALIFIED_TEXT} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
+        return [f"a valid label key {_QUALIFIED_TEXT} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
     found: list[str] = []
     if len(parts) == 2:
-        found = [f"prefix part {text}" for text in subdomain(parts[0])] if parts[0] else ["prefix part must be non-empty"]
+        found = _prefix(parts[0])
     last = parts[-1]
     if not last:
         found.append("name part must be non-empty")
     elif len(last) > 63:
-        found.append(f"name part {too_long(63)}")
+        found.append(f"name part {too_many_bytes(63)}")
     if not _QUALIFIED(last):
         found.append(f"name part {_QUALIFIED_TEXT}")
     return found
 
 
+def _prefix(text: str) -> list[str]:
+    if not text:
+        return ["prefix part must be non-empty"]
+    found = [f"prefix part {too_many_bytes(253)}"] if len(text) > 253 else []
+    return found if _SUBDOMAIN(text) else [*found, f"prefix part {_SUBDOMAIN_TEXT}"]
+
+
 @functools.lru_cache(maxsize=4096)
 def label_value(value: str) -> Sequence[str]:
     """IsValidLabelValue."""
-    found = [too_long(63)] if len(value) > 63 else []
+    found = [too_many_bytes(63)] if len(value) > 63 else []
     return [*found, _VALUE_TEXT] if value and not _QUALIFIED(value) else found
 
 
@@ -166,19 +179,16 @@ def config_key(key: str) -> Sequence[str]:
 def env_name(name: str) -> Sequence[str]:
     """IsRelaxedEnvVarName: printable ASCII without `=`."""
     if not name:
-        return ["environment variable names must be non-empty"]
+        return ["environment variable name must be non-empty"]
     if all(" " <= char <= "~" and char != "=" for char in name):
         return ()
-    return [
-        "a valid environment variable name must consist only of printable ASCII characters other than '=' "
-        "(e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '^[ -<>-~]+$')"
-    ]
+    return ["a valid environment variable name must consist only of printable ASCII characters other than '='"]
 
 
 @functools.lru_cache(maxsize=1024)
 def port_name(name: str) -> Sequence[str]:
     """IsValidPortName."""
-    found = ["must be no more than 15 characters"] if len(name) > 15 else []
+    found = [too_long(15)] if len(name) > 15 else []
     if not _PORT_NAME_CHARS(name):
         found.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
     if not _HAS_LETTER(name):
@@ -199,32 +209,59 @@ _IP_TEXT = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 _CIDR_TEXT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
+_LEADING_ZERO = re.compile(r"(?<![0-9])0+(?=[0-9])")
+
+
+def _address(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address | None, bool]:
+    """ParseIPSloppy: the address, and whether zeros in front of its IPv4 parts had to be left out to read it."""
+    head = text if ":" not in text else ""
+    for attempt, sloppy in ((text, False), (_LEADING_ZERO.sub("", head), True)):
+        try:
+            found = ipaddress.ip_address(attempt)
+        except ValueError:
+            continue
+        if "%" not in attempt:
+            return found, sloppy
+    return None, False
+
+
 @functools.lru_cache(maxsize=1024)
 def ip(text: str) -> Sequence[str]:
-    """IsValidIP, strictly: no leading zeros, no IPv4-mapped IPv6."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
+    """IsValidIPForLegacyField, strictly: no leading zeros, no IPv4-mapped IPv6."""
+    address, sloppy = _address(text)
+    if address is None:
         return (_IP_TEXT,)
-    if "%" in text:
-        return (_IP_TEXT,)
-    if address.version == 6 and address.ipv4_mapped is not None:
+    if sloppy:
+        return ("must not have leading 0s",)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return ("must not be an IPv4-mapped IPv6 address",)
     return ()
 
 
 @functools.lru_cache(maxsize=1024)
 def cidr(text: str) -> Sequence[str]:
-    """IsValidCIDR, strictly: no host bits."""
+    """IsValidCIDRForLegacyField, strictly: no leading zeros, no host bits."""
     head, slash, size = text.partition("/")
-    if not slash or not size.isdigit() or ip(head):
+    address, sloppy = _address(head)
+    if not slash or address is None or not (size.isascii() and size.isdigit()) or int(size) > address.max_prefixlen:
         return (_CIDR_TEXT,)
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return (_CIDR_TEXT,)
-    if str(network.network_address) != str(ipaddress.ip_address(head)):
-        return (f'must not have bits set beyond the prefix length (use "{network}")',)
+    if sloppy or (len(size) > 1 and size[0] == "0"):
+        return ("must not have leading 0s in IP or prefix length",)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return ("must not have an IPv4-mapped IPv6 address",)
+    if ipaddress.ip_network(text, strict=False).network_address != address:
+        return ("must not have bits set beyond the prefix length",)
+    return ()
+
+
+@functools.lru_cache(maxsize=1024)
+def domain(name: str) -> Sequence[str]:
+    """IsFullyQualifiedDomainName, without the required value: at least two labels, a dot at the end is fine."""
+    plain = name.removesuffix(".")
+    if messages := subdomain(plain):
+        return (",".join(messages),)
+    if "." not in plain:
+        return ("should be a domain with at least two segments separated by dots",)
     return ()
 
 
@@ -232,21 +269,24 @@ def is_ipv6(text: str) -> bool:
     return ":" in text
 
 
+_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
+
+
 def non_special_ip(field: str, text: str) -> Iterator[Problem]:
-    """ValidateEndpointIP: an address that traffic may go to."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
+    """ValidateNonSpecialIP: an address that traffic may go to."""
+    address, _ = _address(text)
+    if address is None:
         yield problems.invalid(field, text, "must be a valid IP address")
         return
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     if address.is_unspecified:
-        yield problems.invalid(field, text, f"may not be unspecified ({address})")
+        yield problems.invalid(field, text, f"may not be unspecified ({text})")
     if address.is_loopback:
         yield problems.invalid(field, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
     if address.is_link_local:
         yield problems.invalid(field, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-    link_local_multicast = ipaddress.ip_network("224.0.0.0/24" if address.version == 4 else "ff02::/16")
-    if address in link_local_multicast:
+    if any(address in network for network in _LOCAL_MULTICAST):
         yield problems.invalid(field, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from edgekube.kubelet.runtime.protocol import ContainerInfo, Resources, Runtime, RuntimeFailure, Sandbox, SandboxSpec
+from edgekube.kubelet.runtime.protocol import ContainerInfo, Resources, Runtime, RuntimeFailure, Sandbox, SandboxSpec, Security
+from edgekube.kubelet.runtime.settings import Mirror
 from tests.kit import images
 from tests.kit.fake_runtime import FakeRuntime
+from tests.kit.registry import registry
 from tests.kit.requires import needs
 from tests.kit.runtimes import Place, container, make_pod, place, running
 from tests.kit.until import until
@@ -406,3 +408,75 @@ async def test_the_log_is_reopened_after_a_rename(bench: Bench) -> None:
     await bench.runtime.reopen_log(found)
     async with asyncio.timeout(10):
         await until(lambda: path.exists() and b"tick" in path.read_bytes())
+
+
+@real_only
+async def test_sysctls_belong_to_the_pod(bench: Bench) -> None:
+    box = await bench.pod(sysctls={"net.ipv4.ip_local_port_range": "2000 3000", "kernel.shm_rmid_forced": "1"})
+    found = await bench.start(box, LOOP)
+    read = "cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_unprivileged_port_start"
+    assert await bench.runtime.run_command(found, ["sh", "-c", read], timeout=10) == (0, b"2000\t3000\n1\n0\n")
+    with pytest.raises(RuntimeFailure, match="net.no.such"):
+        await bench.pod(name="bad", sysctls={"net.no.such": "1"})
+    assert [one.pod.name for one in await bench.runtime.sandboxes()] == ["web"]
+
+
+@real_only
+async def test_a_container_whose_conmon_was_killed(bench: Bench) -> None:
+    assert bench.spot is not None
+    box = await bench.pod()
+    found = await bench.start(box, LOOP)
+    group = bench.spot.groups.path(box.pod.uid, "Burstable")
+    for pid in bench.spot.hierarchy.processes(f"{group}/conmon"):
+        os.kill(pid, 9)
+    assert (await bench.info(found)).state == "running"
+    os.kill((await bench.info(found)).pid, 9)
+    assert (await bench.wait_ended(found)).exit_code == 137
+    await bench.runtime.remove(found)
+    assert await bench.runtime.containers(box.pod.uid) == []
+
+
+@real_only
+async def test_environment_is_what_was_asked_for(bench: Bench) -> None:
+    box = await bench.pod()
+    security = Security(user=1000, seccomp="unconfined", no_new_privileges=True, capabilities_drop=["ALL"], groups=[3000])
+    found = await bench.start(box, LOOP, env=[("A", "b"), ("HOME", "/x")], security=security, working_dir="/tmp")
+    _, out = await bench.runtime.run_command(found, ["sh", "-c", "env; pwd; id; grep -E 'CapEff|NoNewPrivs' /proc/self/status"], timeout=10)
+    lines = set(out.decode().splitlines()) - {"SHLVL=1", "PWD=/tmp"}
+    assert lines == {
+        "A=b", "HOME=/x", "PATH=/bin", "HOSTNAME=web", "/tmp", "uid=1000(app) gid=1001(app) groups=1001(app),2000(extra),3000",
+        "CapEff:\t0000000000000000", "NoNewPrivs:\t1",
+    }  # fmt: skip
+
+
+@real_only
+async def test_pull(bench: Bench) -> None:
+    assert bench.spot is not None
+    async with registry() as shop:
+        shop.add("team/tool", "v1", images.archive(bench.spot.base / "tool.tar", command=("tool",)))
+        shop.credentials = "user:secret"
+        async with running(bench.spot.runtime([Mirror(shop.address, (), insecure=True)])) as runtime:
+            ref = f"{shop.address}/team/tool:v1"
+            with pytest.raises(RuntimeFailure, match=r"failed to pull image .*unauthorized") as caught:
+                await runtime.pull(ref)
+            assert caught.value.reason == "ErrImagePull"
+            found = await runtime.pull(ref, username="user", password="secret")
+            assert found.tags == (ref,)
+            assert tuple(found.command) == ("tool",)
+            assert await runtime.image(found.digests[0]) is not None
+            with pytest.raises(RuntimeFailure, match="manifest unknown"):
+                await runtime.pull(f"{shop.address}/team/tool:v2", username="user", password="secret")
+            assert {one.id for one in await runtime.images()} == {found.id, bench.image}
+            await runtime.remove_image(found.id)
+            await runtime.remove_image(found.id)
+            assert await runtime.image(ref) is None
+
+
+@real_only
+async def test_oci_archives_are_loaded_too(bench: Bench) -> None:
+    assert bench.spot is not None
+    path = images.oci_archive(bench.spot.base / "oci.tar")
+    assert await bench.runtime.load_image(path) == ["docker.io/library/busybox:oci"]
+    found = await bench.runtime.image("busybox:oci")
+    assert found is not None
+    await bench.runtime.remove_image(found.id)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 from edgekube.kubelet.runtime.podman import PodmanRuntime
 from edgekube.kubelet.runtime.protocol import ContainerSpec, PodRef, Resources, Runtime, Sandbox, SandboxSpec, Security
 from edgekube.kubelet.runtime.service import Service
-from edgekube.kubelet.runtime.settings import RuntimeConfig
+from edgekube.kubelet.runtime.settings import Mirror, RuntimeConfig
 from edgekube.lib.tasks import TaskScope
 
 
@@ -29,8 +29,9 @@ class Place:
     hierarchy: Hierarchy
     groups: PodGroups
 
-    def runtime(self) -> PodmanRuntime:
-        return PodmanRuntime(config=self.config, hierarchy=self.hierarchy, service=Service(self.config, self.hierarchy))
+    def runtime(self, mirrors: Sequence[Mirror] = ()) -> PodmanRuntime:
+        service = Service(self.config, self.hierarchy, mirrors=mirrors)
+        return PodmanRuntime(config=self.config, hierarchy=self.hierarchy, service=service)
 
 
 @contextlib.contextmanager
@@ -102,6 +103,7 @@ async def make_pod(
     hostname: str = "",
     host_network: bool = False,
     shared_pid: bool = False,
+    sysctls: Mapping[str, str] | None = None,
 ) -> Sandbox:
     """A sandbox."""
     ref = PodRef(uid=f"uid-{name}-{uuid.uuid4().hex[:6]}", namespace="default", name=name)
@@ -111,7 +113,12 @@ async def make_pod(
 
         parent = groups.ensure_pod(ref.uid, "Burstable", Limits(shares=100))
     spec = SandboxSpec(
-        pod=ref, hostname=hostname or name, host_network=host_network, share_process_namespace=shared_pid, cgroup_parent=parent
+        pod=ref,
+        hostname=hostname or name,
+        host_network=host_network,
+        share_process_namespace=shared_pid,
+        sysctls=sysctls or {},
+        cgroup_parent=parent,
     )
     return await runtime.ensure_sandbox(spec)
 

@@ -19,6 +19,7 @@ from edgekube.kubelet.runtime.cgroups import Hierarchy
 from edgekube.kubelet.runtime.exits import Exits
 from edgekube.kubelet.runtime.info import Ending
 from edgekube.kubelet.runtime.mirror import Entry, Mirror
+from edgekube.kubelet.runtime.mounts import start_time
 from edgekube.kubelet.runtime.protocol import ContainerInfo, RuntimeDown, RuntimeFailure
 from edgekube.kubelet.runtime.rest import RestError
 from edgekube.kubelet.runtime.service import Service
@@ -165,7 +166,7 @@ class Observer:
         return f"{parent}/libpod-{entry.info.id}"
 
     async def _exit_code(self, container_id: str) -> tuple[int, datetime, bool]:
-        """conmon's exit file if it is there yet, else what podman says; 137 after 10 s of neither (conmon itself was killed)."""
+        """conmon's exit file if it is there yet, else what podman says; 137 if neither will ever come (conmon was killed)."""
         file = self._config.home / "libpod" / "exits" / container_id
         delay = 0.002
         while delay < 5.0:
@@ -173,11 +174,15 @@ class Observer:
                 return int(file.read_text()), datetime.fromtimestamp(file.stat().st_mtime, UTC), True
             if delay > 0.02:
                 with contextlib.suppress(RestError, RuntimeDown):
-                    found = _outcome(await self._service.rest.call("GET", f"/containers/{container_id}/json"))
-                    if found is not None:
-                        return (*found, True)
+                    found = await self._service.rest.call("GET", f"/containers/{container_id}/json")
+                    if (outcome := _outcome(found)) is not None:
+                        return (*outcome, True)
+                    if not start_time(int(found["State"].get("ConmonPid") or 0)):
+                        break
             await asyncio.sleep(delay)
             delay *= 2
+        if file.parent.is_dir():  # as conmon would have done: without it podman could neither see the end nor remove the container
+            file.write_text("137")
         return 137, datetime.now(UTC), False
 
     async def kill(self, container_id: str, entry: Entry) -> None:

@@ -51,7 +51,7 @@ def plan_create(spec: ContainerSpec, sandbox: Sandbox, host: Host, *, hostname: 
         "name": container_name(spec),
         "image": spec.image.removeprefix("sha256:"),
         "env": env,
-        "unsetenv": [name for name in ("container",) if name not in env],
+        "unsetenv": [name for name in ("container", "TERM") if name not in env],
         "env_host": False,
         "httpproxy": False,
         "terminal": spec.tty,

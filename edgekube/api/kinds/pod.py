@@ -6,6 +6,7 @@ from edgekube.api import pods
 from edgekube.api.kind import Kind
 from edgekube.api.kinds.pod_columns import COLUMNS
 from edgekube.api.kinds.pod_defaults import default_pod
+from edgekube.api.kinds.pod_rules import validate_pod, validate_status
 from edgekube.api.types import Obj
 
 SCHEDULER_GATED = "Scheduling is blocked due to non-empty scheduling gates"
@@ -71,6 +72,8 @@ POD = Kind(
     default=default_pod,
     prepare=prepare,
     prepare_status=prepare_status,
+    validate=validate_pod,
+    validate_status=validate_status,
     grace_seconds=grace_seconds,
     selectable={
         "spec.nodeName": _spec("nodeName"),

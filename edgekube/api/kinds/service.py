@@ -1,11 +1,11 @@
 """Service: defaults, columns; addresses and ports are handed out by the API server's allocators (pkg/registry/core/service)."""
 
+from edgekube.api import validate
 from edgekube.api.kind import Column, Kind
-from edgekube.api.kinds import printing
+from edgekube.api.kinds import printing, service_validation
 from edgekube.api.kinds.printing import AGE, NAME, NONE
+from edgekube.api.kinds.service_validation import is_external
 from edgekube.api.types import Obj
-
-_EXTERNAL = ("NodePort", "LoadBalancer")
 
 
 def default(obj: Obj) -> None:
@@ -25,8 +25,7 @@ def default(obj: Obj) -> None:
             port["protocol"] = "TCP"
         if port.get("targetPort") in (None, 0, ""):
             port["targetPort"] = port.get("port")
-    external = spec["type"] in _EXTERNAL or (spec["type"] == "ClusterIP" and bool(spec.get("externalIPs")))
-    if external and not spec.get("externalTrafficPolicy"):
+    if is_external(spec) and not spec.get("externalTrafficPolicy"):
         spec["externalTrafficPolicy"] = "Cluster"
     if spec["type"] != "ExternalName" and spec.get("internalTrafficPolicy") is None:
         spec["internalTrafficPolicy"] = "Cluster"
@@ -38,10 +37,22 @@ def default(obj: Obj) -> None:
 
 
 def prepare(obj: Obj, old: Obj | None) -> None:
-    """The status is the load balancer's; a type without balancer has none."""
+    """The status is the load balancer's; a type without balancer has none. What only the old type needed goes with it."""
+    if old is not None:
+        _drop_unneeded(obj["spec"], old.get("spec") or {})
     obj["status"] = {"loadBalancer": {}} if old is None else old.get("status") or {"loadBalancer": {}}
     if obj["spec"].get("type") != "LoadBalancer":
         obj["status"] = {**obj["status"], "loadBalancer": {}}
+
+
+def _drop_unneeded(spec: Obj, before: Obj) -> None:
+    """dropTypeDependentFields, as far as no address or port is involved. A field that was changed too is left for validation to refuse."""
+    balancer = before.get("type") == "LoadBalancer" and spec.get("type") != "LoadBalancer"
+    hidden = is_external(before) and not is_external(spec)
+    names = ("allocateLoadBalancerNodePorts", "loadBalancerClass") if balancer else ()
+    for name in (*names, *(("externalTrafficPolicy",) if hidden else ())):
+        if name in spec and spec[name] == before.get(name):
+            del spec[name]
 
 
 def prepare_status(obj: Obj, old: Obj | None) -> None:
@@ -91,6 +102,9 @@ SERVICE = Kind(
     default=default,
     prepare=prepare,
     prepare_status=prepare_status,
+    validate=service_validation.check,
+    validate_status=service_validation.check_status,
+    validate_name=validate.label,
     selectable={
         "spec.clusterIP": lambda o: str((o.get("spec") or {}).get("clusterIP") or ""),
         "spec.type": lambda o: str((o.get("spec") or {}).get("type") or ""),

@@ -183,7 +183,7 @@ def _load(socket: Path, path: Path) -> list[str]:
 def _remove(socket: Path, identity: str) -> None:
     """Name by name: podman untags all but the last and deletes with that, never taking a container along as its `force` would."""
     from podman import PodmanClient
-    from podman.errors import APIError, NotFound
+    from podman.errors import APIError, ImageNotFound, NotFound
 
     try:
         with PodmanClient(base_url=f"unix://{socket}", timeout=120) as client:
@@ -192,7 +192,7 @@ def _remove(socket: Path, identity: str) -> None:
                 raise RuntimeFailure("ImageInUse", f"image {identity[:12]} is in use by a container")
             for name in names:
                 client.images.remove(name)
-    except NotFound:
+    except (NotFound, ImageNotFound):
         return
     except APIError as error:
         raise RuntimeFailure("ImageRemoveError", f"failed to remove image {identity[:12]}: {error.explanation or error}") from error

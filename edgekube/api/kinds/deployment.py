@@ -4,6 +4,7 @@ from edgekube.api.kind import Column, Kind
 from edgekube.api.kinds import workloads
 from edgekube.api.kinds.pod_defaults import default_template
 from edgekube.api.kinds.printing import AGE, NAME
+from edgekube.api.kinds.workload_validation import validate_deployment, validate_deployment_status
 from edgekube.api.types import Obj
 
 
@@ -45,6 +46,8 @@ DEPLOYMENT = Kind(
     default=default,
     prepare=workloads.prepare,
     prepare_status=workloads.prepare_status,
+    validate=validate_deployment,
+    validate_status=validate_deployment_status,
     columns=(
         NAME,
         Column("Ready", _ready, description="Number of the pod with ready state"),

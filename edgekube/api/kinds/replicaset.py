@@ -4,6 +4,7 @@ from edgekube.api.kind import Column, Kind
 from edgekube.api.kinds import workloads
 from edgekube.api.kinds.pod_defaults import default_template
 from edgekube.api.kinds.printing import AGE, NAME
+from edgekube.api.kinds.workload_validation import validate_replica_set, validate_replica_set_status
 from edgekube.api.types import Obj
 
 
@@ -30,6 +31,8 @@ REPLICA_SET = Kind(
     default=default,
     prepare=workloads.prepare,
     prepare_status=workloads.prepare_status,
+    validate=validate_replica_set,
+    validate_status=validate_replica_set_status,
     selectable={
         "status.replicas": lambda o: str((o.get("status") or {}).get("replicas", 0)),
     },

@@ -176,7 +176,7 @@ async def test_connections_are_handed_over(live):
 
 
 async def test_health(live):
-    async with session() as http:
+    async with aiohttp.ClientSession() as http:
 
         async def text(path):
             async with http.get(live.url + path, ssl=live.ssl) as response:

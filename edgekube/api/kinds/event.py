@@ -3,12 +3,13 @@
 Conversions as in pkg/apis/events/v1/conversion.go; columns as printEvent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edgekube.api.kind import Column, Kind
-from edgekube.api.kinds import printing
+from edgekube.api.kinds import event_rules, printing
 from edgekube.api.kinds.printing import NAME
 from edgekube.api.types import Obj
+from edgekube.errors import Problem
 
 _RENAMED = (  # core name, events.k8s.io name
     ("involvedObject", "regarding"),
@@ -35,6 +36,11 @@ def _renamed(obj: Obj, version: str, names: dict[str, str]) -> Obj:
     found = {names.get(key, key): value for key, value in obj.items()}
     found["apiVersion"] = version
     return found
+
+
+def validate_v1(new: Obj, old: Obj | None) -> Iterable[Problem]:
+    """The newer version is judged in its core form."""
+    return event_rules.validate_strict(to_storage(new), None if old is None else to_storage(old))
 
 
 def _about(obj: Obj) -> Obj:
@@ -117,6 +123,7 @@ EVENT = Kind(
     singular="event",
     short=("ev",),
     schema="io.k8s.api.core.v1.Event",
+    validate=event_rules.validate_core,
     ephemeral=True,
     allow_create_on_update=True,
     selectable=_SELECTABLE,
@@ -131,6 +138,7 @@ EVENT_V1 = Kind(
     singular="event",
     short=("ev",),
     schema="io.k8s.api.events.v1.Event",
+    validate=validate_v1,
     ephemeral=True,
     allow_create_on_update=True,
     store_bucket="events",

@@ -142,6 +142,6 @@ def _counts(status: dict[str, Any], names: Sequence[str], parts: Sequence[str]) 
         yield from validate.nonnegative(f"status.{name}", status.get(name))
     for name in parts:
         if status.get(name, 0) > status.get("replicas", 0):
-            yield problems.invalid(f"status.{name}", status[name], _OVER)
+            yield problems.invalid(f"status.{name}", status.get(name, 0), _OVER)
     if status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
         yield problems.invalid("status.availableReplicas", status["availableReplicas"], "cannot be greater than readyReplicas")

@@ -83,16 +83,16 @@ def _value(pod: Obj, container: Obj, entry: Obj, sources: EnvSources, lookup: Ca
 
 
 def _field(pod: Obj, path: str, sources: EnvSources) -> str:
-    special = {
-        "spec.nodeName": lambda: sources.node_name,
-        "spec.serviceAccountName": lambda: pod["spec"].get("serviceAccountName") or "",
-        "status.hostIP": lambda: sources.host_ips[0] if sources.host_ips else "",
-        "status.hostIPs": lambda: ",".join(sources.host_ips),
-        "status.podIP": lambda: sources.pod_ips[0] if sources.pod_ips else "",
-        "status.podIPs": lambda: ",".join(sources.pod_ips),
-    }.get(path)
-    if special is not None:
-        return str(special())
+    special: dict[str, str] = {
+        "spec.nodeName": sources.node_name,
+        "spec.serviceAccountName": pod["spec"].get("serviceAccountName") or "",
+        "status.hostIP": sources.host_ips[0] if sources.host_ips else "",
+        "status.hostIPs": ",".join(sources.host_ips),
+        "status.podIP": sources.pod_ips[0] if sources.pod_ips else "",
+        "status.podIPs": ",".join(sources.pod_ips),
+    }
+    if path in special:
+        return special[path]
     try:
         return field_value(pod, path)
     except FieldUnknown as error:
@@ -102,23 +102,21 @@ def _field(pod: Obj, path: str, sources: EnvSources) -> str:
 def _config_key(pod: Obj, ref: Obj, sources: EnvSources) -> str | None:
     namespace, name, key = pod["metadata"]["namespace"], ref.get("name") or "", ref["key"]
     found = sources.config_map(Key(namespace, name))
-    if found is None:
-        return _absent(ref, f'configmap "{name}" not found')
-    data = found.get("data") or {}
+    data = {} if found is None else found.get("data") or {}
     if key in data:
         return str(data[key])
-    return _absent(ref, f"couldn't find key {key} in ConfigMap {namespace}/{name}")
+    _absent(ref, f'configmap "{name}" not found' if found is None else f"couldn't find key {key} in ConfigMap {namespace}/{name}")
+    return None
 
 
 def _secret_key(pod: Obj, ref: Obj, sources: EnvSources) -> str | None:
     namespace, name, key = pod["metadata"]["namespace"], ref.get("name") or "", ref["key"]
     found = sources.secret(Key(namespace, name))
-    if found is None:
-        return _absent(ref, f'secret "{name}" not found')
-    data = found.get("data") or {}
+    data = {} if found is None else found.get("data") or {}
     if key in data:
         return _text(base64.b64decode(data[key]))
-    return _absent(ref, f"couldn't find key {key} in Secret {namespace}/{name}")
+    _absent(ref, f'secret "{name}" not found' if found is None else f"couldn't find key {key} in Secret {namespace}/{name}")
+    return None
 
 
 def _absent(ref: Obj, message: str) -> None:

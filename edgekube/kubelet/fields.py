@@ -22,16 +22,11 @@ def field_value(pod: Obj, path: str) -> str:
     if found := _SUBSCRIPT.match(path):
         values: Mapping[str, str] = metadata.get(found[1].partition(".")[2]) or {}
         return values.get(found[2], "")
-    simple = {
-        "metadata.name": lambda: metadata["name"],
-        "metadata.namespace": lambda: metadata["namespace"],
-        "metadata.uid": lambda: metadata["uid"],
-        "metadata.labels": lambda: _format_map(metadata.get("labels")),
-        "metadata.annotations": lambda: _format_map(metadata.get("annotations")),
-    }.get(path)
-    if simple is None:
-        raise FieldUnknown(f"unsupported fieldPath: {path}")
-    return str(simple())
+    if path in ("metadata.name", "metadata.namespace", "metadata.uid"):
+        return str(metadata[path.partition(".")[2]])
+    if path in ("metadata.labels", "metadata.annotations"):
+        return _format_map(metadata.get(path.partition(".")[2]))
+    raise FieldUnknown(f"unsupported fieldPath: {path}")
 
 
 def _format_map(values: Mapping[str, str] | None) -> str:

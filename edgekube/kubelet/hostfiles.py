@@ -1,6 +1,6 @@
-"""The files every container of a pod sees from the node: /etc/hosts, /etc/resolv.conf, /etc/hostname. Pure but for `write_host_files`.
+"""The files every container of a pod sees from the node: /etc/hosts and /etc/resolv.conf. Pure but for `write_host_files`.
 
-Writes pods/<uid>/etc-hosts, resolv.conf and hostname in place (they are bind-mounted: a rename would leave the container the old file).
+Writes pods/<uid>/etc-hosts and resolv.conf in place (they are bind-mounted: a rename would leave the container the old file).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,10 @@ from edgekube.kubelet.podspec import host_network
 
 _HEADER = "# Kubernetes-managed hosts file.\n"
 _HOST_HEADER = "# Kubernetes-managed hosts file (host network).\n"
-_LOCAL = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
+_LOCAL = (
+    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n"
+    "fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
+)
 MAX_SEARCH, MAX_SEARCH_CHARS, MAX_SERVERS = 32, 2048, 3
 
 
@@ -125,14 +128,13 @@ def hosts_text(pod: Obj, *, ips: Sequence[str], domain: str, host_file: str = ""
 class HostFiles:
     hosts: Path
     resolver: Path
-    hostname: Path
 
 
-def write_host_files(folder: Path, *, hosts: str, resolver: str, name: str) -> HostFiles:
+def write_host_files(folder: Path, *, hosts: str, resolver: str) -> HostFiles:
     """Write what differs, keeping each file's inode."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = HostFiles(folder / "etc-hosts", folder / "resolv.conf", folder / "hostname")
-    for path, text in ((files.hosts, hosts), (files.resolver, resolver), (files.hostname, name + "\n")):
+    files = HostFiles(folder / "etc-hosts", folder / "resolv.conf")
+    for path, text in ((files.hosts, hosts), (files.resolver, resolver)):
         data = text.encode()
         if not path.exists() or path.read_bytes() != data:
             path.write_bytes(data)

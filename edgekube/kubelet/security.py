@@ -52,7 +52,7 @@ def verify_non_root(pod: Obj, container: Obj, image: ImageInfo) -> None:
     context = merged(pod, container)
     if not context.get("runAsNonRoot"):
         return
-    where = f"(pod: \"{described(pod)}\", container: {container['name']})"
+    where = f'(pod: "{described(pod)}", container: {container["name"]})'
     user = context.get("runAsUser")
     if user is not None:
         if user == 0:
@@ -62,9 +62,7 @@ def verify_non_root(pod: Obj, container: Obj, image: ImageInfo) -> None:
     if uid == 0:
         raise ConfigRefused(f"container has runAsNonRoot and image will run as root {where}")
     if uid is None:
-        raise ConfigRefused(
-            f"container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {where}"
-        )
+        raise ConfigRefused(f"container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {where}")
 
 
 def security(pod: Obj, container: Obj, *, seccomp_dir: Path) -> Security:

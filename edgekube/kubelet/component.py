@@ -1,0 +1,255 @@
+"""The kubelet: registers the node, keeps one worker per pod bound to it, adopts what runs already, and clears what nobody knows.
+
+    start:  registered? (retried) -> runtime answers? (retried; the node says so meanwhile) -> sandboxes and pods known -> workers
+    change: ADDED/MODIFIED -> worker.update, DELETED -> worker.gone; exits, probes, ConfigMaps -> worker.wake
+
+Reads its own pods, Services, its Node, the ConfigMaps and Secrets its pods name. Writes pods/status, the Node, its Lease, Events.
+Cancelled, it leaves every pod as it is: a new one adopts them by the uid in the runtime's labels, no container restarts, no count moves.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from edgekube.api.catalog import NODE, POD, SERVICE
+from edgekube.api.item import Item
+from edgekube.api.types import Key, Obj
+from edgekube.client.cache import Cache, Source
+from edgekube.client.protocol import Client
+from edgekube.client.recorder import Recorder
+from edgekube.kubelet import machine as machines
+from edgekube.kubelet import podspec
+from edgekube.kubelet.admission import refuse
+from edgekube.kubelet.config import KubeletConfig
+from edgekube.kubelet.context import Groups, NodeContext
+from edgekube.kubelet.eviction import Pressure, Usage, eviction_failure, rank
+from edgekube.kubelet.happenings import PodEvents
+from edgekube.kubelet.images import Images
+from edgekube.kubelet.machine import Machine
+from edgekube.kubelet.node import NodeAgent
+from edgekube.kubelet.nodestatus import Health
+from edgekube.kubelet.objects import PodObjects
+from edgekube.kubelet.orphans import remove_orphans, remove_pod_logs
+from edgekube.kubelet.probes import Probes
+from edgekube.kubelet.reporter import Reporter
+from edgekube.kubelet.runtime.cgroups import Limits, shares_of
+from edgekube.kubelet.runtime.protocol import PodNetwork, Runtime, RuntimeFailure, Sandbox
+from edgekube.kubelet.server.protocol import KnownPod
+from edgekube.kubelet.volumes.manager import Volumes
+from edgekube.kubelet.volumes.tokens import Tokens
+from edgekube.kubelet.worker import Failure, PodWorker
+from edgekube.lib.clock import Clock
+from edgekube.lib.tasks import TaskScope
+
+log = logging.getLogger(__name__)
+
+RUNTIME_RETRY = 0.5
+RUNTIME_PATIENCE = 20.0  # after that the component counts as ready: the node itself says what is wrong
+
+
+class KubeletComponent:
+    """See the module. Also the `Pods` that the node's API asks."""
+
+    name = "kubelet"
+
+    def __init__(
+        self,
+        *,
+        config: KubeletConfig,
+        client: Client,
+        runtime: Runtime,
+        network: PodNetwork,
+        groups: Groups,
+        clock: Clock,
+        host_ips: Callable[[], Sequence[str]],
+        network_ready: Callable[[], bool] = lambda: True,
+        machine: Machine | None = None,
+    ) -> None:
+        self._config, self._runtime, self._clock = config, runtime, clock
+        self._machine = machine or machines.read_machine(config.data_dir)
+        self._recorder = Recorder(client=client, component="kubelet", clock=clock, host=config.node_name)
+        mine = Source(POD, fields=f"spec.nodeName={config.node_name}")
+        self._cache = Cache(client=client, sources=(mine, SERVICE, Source(NODE, fields=f"metadata.name={config.node_name}")))
+        self._agent = NodeAgent(
+            config=config, client=client, runtime=runtime, clock=clock, recorder=self._recorder, machine=self._machine,
+            host_ips=host_ips, network_ready=network_ready,
+        )  # fmt: skip
+        self._pressure = Pressure(config=config, clock=clock)
+        self._agent.pressure = self._look
+        self._objects = PodObjects(client=client)
+        self._reporter = Reporter(client=client)
+        events = PodEvents(self._recorder)
+        self._node = NodeContext(
+            config=config,
+            clock=clock,
+            runtime=runtime,
+            network=network,
+            groups=groups,
+            events=events,
+            images=Images(runtime=runtime, clock=clock, events=events),
+            volumes=Volumes(
+                pods_dir=config.pods_dir,
+                objects=self._objects,
+                tokens=Tokens(client=client, clock=clock),
+                allocatable=self._agent.allocatable,
+            ),
+            probes=Probes(runtime=runtime, clock=clock, events=events),
+            objects=self._objects,
+            reporter=self._reporter,
+            services=self._services,
+            host_ips=host_ips,
+            allocatable=self._agent.allocatable,
+            memory=self._machine.memory,
+        )
+        self._workers: dict[str, PodWorker] = {}
+        self._sandboxes: Mapping[str, Sandbox] = {}
+        self._scope = TaskScope("kubelet")
+        self._adopted = asyncio.Event()
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Until cancelled."""
+        self._scope = TaskScope("kubelet")
+        self._runtime.on_exit(lambda uid, _container: self._wake(uid))
+        self._node.probes.on_change(self._wake)
+        self._objects.on_change(self._wake)
+        self._reporter.on_settled(self._wake)
+        registered = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group, self._node.probes:
+                group.create_task(self._recorder.run(), name="kubelet/events")
+                group.create_task(self._agent.run(registered), name="kubelet/node")
+                group.create_task(self._reporter.run(), name="kubelet/status")
+                group.create_task(self._cache.run(), name="kubelet/cache")
+                group.create_task(self._adopt(), name="kubelet/adopt")
+                await registered.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RUNTIME_PATIENCE):
+                        await self._adopted.wait()
+                ready.set()
+                await asyncio.Event().wait()
+        finally:
+            await self._scope.close()
+            await self._objects.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._recorder.flush()
+
+    # start
+
+    async def _adopt(self) -> None:
+        """Nothing is decided about a pod before it is known what of it runs."""
+        await asyncio.to_thread(self._prepare_host)
+        while True:
+            try:
+                await self._runtime.containers()
+                self._sandboxes = {box.pod.uid: box for box in await self._runtime.sandboxes()}
+                break
+            except RuntimeFailure as error:
+                log.debug("runtime not there yet", extra={"error": str(error)})
+                await asyncio.sleep(RUNTIME_RETRY)
+        await self._cache.wait_synced()
+        for item in self._cache.list(POD):
+            self._add(item.decode(), adopting=True)
+        self._cache.on_change(POD, self._changed)
+        self._adopted.set()
+        self._agent.kick()
+        log.info("pods adopted", extra={"pods": len(self._workers), "sandboxes": len(self._sandboxes)})
+        known = set(self._workers)
+        self._scope.spawn(self._node.network.retain(sorted(known)), name="retain")
+        self._scope.spawn(remove_orphans(self._node, self._workers), name="orphans")
+
+    def _prepare_host(self) -> None:
+        self._config.pods_dir.mkdir(parents=True, exist_ok=True)
+        self._node.groups.ensure_root(Limits(shares=shares_of(self._machine.cpus * 1000)))
+
+    # pods
+
+    def _changed(self, old: Item | None, new: Item | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid) and (worker := self._workers.get(old.uid)) is not None:
+            worker.gone()
+        if new is None:
+            return
+        worker = self._workers.get(new.uid)
+        if worker is not None:
+            worker.update(new.decode())
+        else:
+            self._add(new.decode(), adopting=False)
+
+    def _add(self, pod: Obj, *, adopting: bool) -> None:
+        uid = pod["metadata"]["uid"]
+        sandbox = self._sandboxes.get(uid) if adopting else None
+        worker = PodWorker(node=self._node, pod=pod, sandbox=sandbox)
+        if sandbox is None and not podspec.is_finished(pod) and not podspec.is_deleting(pod):
+            self._refuse_or_take(worker, pod)
+        self._workers[uid] = worker
+        self._scope.spawn(self._run_worker(worker), name=f"pod/{podspec.key(pod)}")
+
+    def _refuse_or_take(self, worker: PodWorker, pod: Obj) -> None:
+        node = self._cache.get(NODE, Key("", self._config.node_name))
+        known = self._agent.node if node is None else node.decode()
+        if known is None or not (known.get("status") or {}).get("allocatable"):
+            return
+        others = [other.pod for other in self._workers.values() if not other.over and not podspec.is_finished(other.view())]
+        refusal = refuse(pod, known, others, memory_pressure=self._pressure.must_evict)
+        if refusal is not None:
+            reason, message = refusal
+            self._node.events.pod(pod, reason, message, warning=True)
+            worker.fail(Failure(reason, f"Pod was rejected: {message}", refused=True))
+
+    async def _run_worker(self, worker: PodWorker) -> None:
+        await worker.run()
+        self._workers.pop(worker.uid, None)
+        await asyncio.to_thread(remove_pod_logs, self._config.pod_logs, worker.uid)
+
+    def _wake(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.wake()
+
+    def _services(self, namespace: str) -> Iterable[Obj]:
+        for item in self._cache.list(SERVICE, namespace):
+            yield item.decode()
+        if namespace != "default" and (found := self._cache.get(SERVICE, Key("default", "kubernetes"))) is not None:
+            yield found.decode()
+
+    # pressure
+
+    def _look(self) -> Health:
+        health = self._pressure.look()
+        if self._pressure.must_evict and self._adopted.is_set():
+            self._scope.spawn(self._evict_one(), name="evict")
+        return health
+
+    async def _evict_one(self) -> None:
+        """The one pod whose end helps most; the next beat looks again."""
+        usages: list[Usage] = []
+        used: dict[str, int] = {}
+        for info in await self._runtime.containers():
+            if info.state == "running" and (stats := await self._runtime.stats(info.id)) is not None:
+                used[info.pod.uid] = used.get(info.pod.uid, 0) + stats.memory_working_set
+        for uid, memory in used.items():
+            worker = self._workers.get(uid)
+            if worker is not None and worker.ending:
+                return  # one is on its way out: see what it gives first
+            if worker is not None:
+                usages.append(Usage(worker.pod, memory))
+        for victim in rank(usages)[:1]:
+            failure = eviction_failure(victim, threshold=self._config.eviction_memory, available=self._pressure.available)
+            self._node.events.pod(victim.pod, "Evicted", failure.message, warning=True)
+            log.warning("pod evicted", extra={"pod": str(podspec.key(victim.pod)), "available": self._pressure.available})
+            self._workers[victim.pod["metadata"]["uid"]].fail(failure)
+
+    # Pods, for the node's API
+
+    def pods(self) -> Sequence[KnownPod]:
+        return [self._known(worker) for worker in self._workers.values()]
+
+    def find(self, namespace: str, name: str, uid: str = "") -> KnownPod | None:
+        for worker in self._workers.values():
+            metadata = worker.pod["metadata"]
+            if metadata["name"] == name and metadata["namespace"] == namespace and uid in ("", worker.uid):
+                return self._known(worker)
+        return None
+
+    def _known(self, worker: PodWorker) -> KnownPod:
+        return KnownPod(podspec.ref(worker.pod), worker.view(), worker.sandbox)

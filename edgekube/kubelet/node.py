@@ -1,0 +1,197 @@
+"""This machine in the API: its Node, kept true, and its Lease, kept fresh.
+
+Reads the machine and the runtime; writes the Node, its status (at change, at least every 5 minutes) and the Lease in kube-node-lease (every
+10 s). One timer drives all of it. While the API is away it tries again at each beat and says so once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from edgekube.api.catalog import LEASE, NODE
+from edgekube.api.types import Obj
+from edgekube.client.protocol import Client
+from edgekube.client.recorder import NORMAL, Recorder
+from edgekube.errors import AlreadyExists, ApiError, Conflict, NotFound
+from edgekube.kubelet import machine as machines
+from edgekube.kubelet import nodestatus
+from edgekube.kubelet.config import KubeletConfig
+from edgekube.kubelet.machine import Machine
+from edgekube.kubelet.nodestatus import Health
+from edgekube.kubelet.runtime.protocol import Runtime, RuntimeDown, RuntimeFailure
+from edgekube.lib.clock import Clock, rfc3339_micro
+
+log = logging.getLogger(__name__)
+
+LEASES = "kube-node-lease"
+STARTING_SECONDS = 0.25
+
+
+class NodeAgent:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        config: KubeletConfig,
+        client: Client,
+        runtime: Runtime,
+        clock: Clock,
+        recorder: Recorder,
+        machine: Machine,
+        host_ips: Callable[[], Sequence[str]],
+        network_ready: Callable[[], bool],
+    ) -> None:
+        self._config, self._client, self._runtime, self._clock = config, client, runtime, clock
+        self._recorder, self._machine, self._host_ips, self._network_ready = recorder, machine, host_ips, network_ready
+        self._node: Obj | None = None
+        self._lease: Obj | None = None
+        self._health = Health()
+        self._told: object = None  # what the last status said, heartbeats aside
+        self._told_at = float("-inf")
+        self._runtime_version = ("podman", "unknown")
+        self._silent = False
+        self._kick = asyncio.Event()
+        self.pressure: Callable[[], Health] = Health  # set by the eviction manager
+        self._disk = machines.disk(config.data_dir)
+
+    @property
+    def node(self) -> Obj | None:
+        """The Node as last seen."""
+        return self._node
+
+    def allocatable(self) -> dict[str, str]:
+        return nodestatus.allocatable(self._config, self._machine, self._disk)
+
+    def kick(self) -> None:
+        """Something changed: do not wait for the next beat."""
+        self._kick.set()
+
+    async def run(self, registered: asyncio.Event) -> None:
+        """Until cancelled; `registered` is set once the Node exists and its first status is written."""
+        while True:
+            self._kick.clear()
+            try:
+                await self._beat()
+                registered.set()
+                self._silent = False
+            except ApiError as error:
+                if not self._silent:
+                    log.warning("node status not written", extra={"node": self._config.node_name, "error": error.message})
+                self._silent = True
+            starting = not registered.is_set() or not self._network_ready()
+            delay = STARTING_SECONDS if starting and not self._silent else min(self._config.lease_renew_seconds, 10.0)
+            try:
+                async with asyncio.timeout(delay):
+                    await self._kick.wait()
+            except TimeoutError:
+                continue
+
+    async def _beat(self) -> None:
+        health = await self._check()
+        if self._node is None:
+            self._node = await self._register()
+        due = self._clock.monotonic() - self._told_at >= self._config.node_status_seconds
+        said = (health, tuple(self._host_ips()), self._runtime_version)
+        if due or said != self._told:
+            await self._write_status(health)
+            self._told, self._told_at = said, self._clock.monotonic()
+        await self._renew()
+
+    async def _check(self) -> Health:
+        troubles: list[str] = []
+        try:
+            self._runtime_version = await self._runtime.version()
+        except RuntimeDown as error:
+            troubles.append(f"container runtime is down: {error}")
+        if not self._network_ready():
+            troubles.append(
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no pod range yet"
+            )
+        found = self.pressure()
+        return Health(troubles=tuple(troubles), memory=found.memory, disk=found.disk, pids=found.pids)
+
+    # the Node
+
+    async def _register(self) -> Obj:
+        wanted = nodestatus.new_node(self._config, self._machine)
+        wanted["status"] = await self._status({}, Health(troubles=("the node is starting",)))
+        try:
+            node = await self._client.create(NODE, wanted)
+        except AlreadyExists:
+            node = await self._client.get(NODE, self._config.node_name)
+            node = await self._relabel(node)
+        self._event("Starting", "Starting kubelet.")
+        log.info("node registered", extra={"node": self._config.node_name})
+        return node
+
+    async def _relabel(self, node: Obj) -> Obj:
+        """What we know better than an older Node; what people set stays."""
+        wanted = nodestatus.labels(self._config, self._machine)
+        known = node["metadata"].get("labels") or {}
+        if all(known.get(name) == value for name, value in wanted.items()):
+            return node
+        return await self._client.patch(NODE, self._config.node_name, "", {"metadata": {"labels": wanted}})
+
+    async def _write_status(self, health: Health) -> None:
+        """Against the newest Node; once more if others were quicker."""
+        before = self._health
+        for _ in range(5):
+            node = self._node or await self._client.get(NODE, self._config.node_name)
+            status = await self._status(node.get("status") or {}, health)
+            try:
+                self._node = await self._client.update(NODE, {**node, "status": status}, subresource="status")
+                break
+            except Conflict:
+                self._node = await self._client.get(NODE, self._config.node_name)
+            except NotFound:
+                self._node = await self._register()
+        self._health = health
+        if bool(before.troubles) != bool(health.troubles) or self._told is None:
+            reason = "NodeNotReady" if health.troubles else "NodeReady"
+            self._event(reason, f"Node {self._config.node_name} status is now: {reason}")
+
+    async def _status(self, old: Obj, health: Health) -> Obj:
+        self._disk = machines.disk(self._config.data_dir)
+        try:
+            images = nodestatus.images(await self._runtime.images())
+        except RuntimeFailure:
+            images = old.get("images") or []
+        return {
+            **old,
+            "capacity": nodestatus.capacity(self._config, self._machine, self._disk),
+            "allocatable": self.allocatable(),
+            "conditions": nodestatus.conditions(old.get("conditions") or (), health, self._clock.now()),
+            "addresses": nodestatus.addresses(self._config, self._host_ips()),
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self._config.kubelet_port}},
+            "nodeInfo": nodestatus.node_info(self._machine, self._runtime_version),
+            "images": images,
+        }
+
+    def _event(self, reason: str, message: str) -> None:
+        ref = {"kind": "Node", "name": self._config.node_name, "uid": self._config.node_name, "apiVersion": "v1"}
+        self._recorder.event(ref, NORMAL, reason, message)
+
+    # the Lease
+
+    async def _renew(self) -> None:
+        spec = {
+            "holderIdentity": self._config.node_name,
+            "leaseDurationSeconds": self._config.lease_seconds,
+            "renewTime": rfc3339_micro(self._clock.now()),
+        }
+        try:
+            if self._lease is None:
+                self._lease = await self._client.get(LEASE, self._config.node_name, LEASES)
+            self._lease = await self._client.update(LEASE, {**self._lease, "spec": spec})
+        except NotFound:
+            self._lease = await self._client.create(LEASE, self._new_lease(spec))
+        except Conflict:
+            self._lease = None
+
+    def _new_lease(self, spec: Obj) -> Obj:
+        metadata: Obj = {"name": self._config.node_name, "namespace": LEASES}
+        if self._node is not None:
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._config.node_name, "uid": self._node["metadata"]["uid"]}
+            metadata["ownerReferences"] = [owner]
+        return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}

@@ -6,6 +6,7 @@ change they saw, by their own monotonic clock; the times in the Lease are for pe
 """
 
 import asyncio
+import math
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
@@ -100,7 +101,7 @@ class Election:
         now, mine = rfc3339_micro(self._clock.now()), old.get("holderIdentity") == self._config.identity
         return {
             "holderIdentity": self._config.identity,
-            "leaseDurationSeconds": int(self._config.lease_seconds),
+            "leaseDurationSeconds": math.ceil(self._config.lease_seconds),
             "acquireTime": old.get("acquireTime", now) if mine else now,
             "renewTime": now,
             "leaseTransitions": old.get("leaseTransitions", 0) + (0 if mine or not old else 1),

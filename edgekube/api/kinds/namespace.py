@@ -1,10 +1,16 @@
-"""Namespace (pkg/registry/core/namespace/strategy.go)."""
+"""Namespace (pkg/registry/core/namespace/strategy.go, pkg/apis/core/validation ValidateNamespace)."""
 
+from collections.abc import Iterator
+
+from edgekube.api import problems
+from edgekube.api import validate as rules
 from edgekube.api.kind import Column, Kind
 from edgekube.api.kinds.printing import AGE, NAME
 from edgekube.api.types import Obj
+from edgekube.errors import Problem
 
 FINALIZER = "kubernetes"
+_FINALIZERS = (FINALIZER, "orphan", "foregroundDeletion")
 NAME_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -32,6 +38,26 @@ def prepare_status(obj: Obj, old: Obj | None) -> None:
         obj["spec"] = old.get("spec") or {}
 
 
+def validate(new: Obj, old: Obj | None) -> Iterator[Problem]:
+    """Finalizers are judged on create and when the finalize subresource changes them; no other update can."""
+    names = (new.get("spec") or {}).get("finalizers") or ()
+    if old is not None and names == ((old.get("spec") or {}).get("finalizers") or ()):
+        return
+    for index, name in enumerate(names):
+        field = "spec.finalizers" if old is None else f"spec.finalizers[{index}]"
+        yield from rules.each(field, name, rules.qualified(name))
+        if "/" not in name and name not in _FINALIZERS:
+            yield problems.invalid(field, name, "name is neither a standard finalizer name nor is it fully qualified")
+
+
+def validate_status(new: Obj, _old: Obj | None) -> Iterator[Problem]:
+    ending = bool(new["metadata"].get("deletionTimestamp"))
+    phase, expected = (new.get("status") or {}).get("phase") or "", "Terminating" if ending else "Active"
+    if phase != expected:
+        condition = "not empty" if ending else "empty"
+        yield problems.invalid("status.Phase", phase, f"may only be '{expected}' if `deletionTimestamp` is {condition}")
+
+
 NAMESPACE = Kind(
     group="",
     version="v1",
@@ -47,6 +73,9 @@ NAMESPACE = Kind(
     default=default,
     prepare=prepare,
     prepare_status=prepare_status,
+    validate=validate,
+    validate_status=validate_status,
+    validate_name=rules.label,
     selectable={"status.phase": lambda o: str((o.get("status") or {}).get("phase") or "")},
     columns=(
         NAME,

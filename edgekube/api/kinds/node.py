@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekube.api.kind import Column, Kind
+from edgekube.api.kinds import node_validation
 from edgekube.api.kinds.printing import AGE, NAME, NONE, UNKNOWN
 from edgekube.api.types import Obj
 
@@ -85,6 +86,8 @@ NODE = Kind(
     default=default,
     prepare=prepare,
     prepare_status=prepare_status,
+    validate=node_validation.check,
+    validate_status=node_validation.check,
     ephemeral_status=is_heartbeat,
     selectable={"spec.unschedulable": lambda o: "true" if (o.get("spec") or {}).get("unschedulable") else "false"},
     columns=(

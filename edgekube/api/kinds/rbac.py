@@ -3,20 +3,20 @@
 from typing import Any
 
 from edgekube.api.kind import Column, Kind
+from edgekube.api.kinds import rbac_validation
 from edgekube.api.kinds.printing import AGE, NAME
+from edgekube.api.kinds.rbac_validation import GROUP
 from edgekube.api.types import Obj
-
-_GROUP = "rbac.authorization.k8s.io"
 
 
 def default_binding(obj: Obj) -> None:
     """Groups of the role and the subjects (pkg/apis/rbac/v1/defaults.go)."""
     role = obj.get("roleRef") or {}
     if role and not role.get("apiGroup"):
-        role["apiGroup"] = _GROUP
+        role["apiGroup"] = GROUP
     for subject in obj.get("subjects") or ():
         if not subject.get("apiGroup") and subject.get("kind") in ("User", "Group"):
-            subject["apiGroup"] = _GROUP
+            subject["apiGroup"] = GROUP
 
 
 def _created(obj: Obj, _now: float) -> str:
@@ -57,6 +57,7 @@ ROLE = Kind(
     singular="role",
     namespaced=True,
     schema="io.k8s.api.rbac.v1.Role",
+    validate=rbac_validation.check_role,
     columns=_ROLE_COLUMNS,
     allow_create_on_update=True,
 )
@@ -69,6 +70,7 @@ ROLE_BINDING = Kind(
     singular="rolebinding",
     namespaced=True,
     schema="io.k8s.api.rbac.v1.RoleBinding",
+    validate=rbac_validation.check_role_binding,
     default=default_binding,
     columns=_BINDING_COLUMNS,
     allow_create_on_update=True,
@@ -82,6 +84,7 @@ CLUSTER_ROLE = Kind(
     singular="clusterrole",
     namespaced=False,
     schema="io.k8s.api.rbac.v1.ClusterRole",
+    validate=rbac_validation.check_cluster_role,
     columns=_ROLE_COLUMNS,
     allow_create_on_update=True,
 )
@@ -94,6 +97,7 @@ CLUSTER_ROLE_BINDING = Kind(
     singular="clusterrolebinding",
     namespaced=False,
     schema="io.k8s.api.rbac.v1.ClusterRoleBinding",
+    validate=rbac_validation.check_cluster_role_binding,
     default=default_binding,
     columns=_BINDING_COLUMNS,
     allow_create_on_update=True,

@@ -55,17 +55,17 @@ def default_container(container: Obj) -> None:
     for port in container.get("ports") or ():
         port.setdefault("protocol", "TCP")
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if container.get(probe):
+        if container.get(probe) is not None:
             _probe(container[probe])
     for hook in (container.get("lifecycle") or {}).values():
-        if isinstance(hook, dict) and hook.get("httpGet"):
+        if isinstance(hook, dict) and hook.get("httpGet") is not None:
             _http(hook["httpGet"])
     for entry in container.get("env") or ():
         field = (entry.get("valueFrom") or {}).get("fieldRef")
-        if field:
+        if field is not None:
             field.setdefault("apiVersion", "v1")
         resource = (entry.get("valueFrom") or {}).get("resourceFieldRef")
-        if resource:
+        if resource is not None:
             resource.setdefault("divisor", "0")
         file_key = (entry.get("valueFrom") or {}).get("fileKeyRef")
         if file_key:
@@ -87,7 +87,7 @@ def _probe(probe: Obj) -> None:
     for name, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
         if not probe.get(name):
             probe[name] = value
-    if probe.get("httpGet"):
+    if probe.get("httpGet") is not None:
         _http(probe["httpGet"])
     if probe.get("grpc") is not None:
         probe["grpc"].setdefault("service", "")

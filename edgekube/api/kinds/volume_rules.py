@@ -136,23 +136,26 @@ def _downward_file(found: list[Problem], at: str, file: Obj) -> None:
 
 def _projected(found: list[Problem], at: str, source: Obj) -> None:
     _mode(found, f"{at}.defaultMode", source.get("defaultMode"))
-    paths: set[str] = set()
+    taken: set[str] = set()
     for index, part in enumerate(source.get("sources") or ()):
         here = f"{at}.sources[{index}]"
         kinds = [kind for kind in _PROJECTIONS if part.get(kind) is not None]
-        found += [problems.forbidden(f"{here}.{kind}", "may not specify more than 1 volume type") for kind in kinds[1:]]
-        if not kinds:
-            found.append(problems.required(here, f"specify one of: {_PROJECTION_NAMES}"))
-            continue
-        _PROJECTIONS[kinds[0]](found, f"{here}.{kinds[0]}", part[kinds[0]])
-        for path in _paths(kinds[0], part[kinds[0]]):
-            if path in paths:
-                found.append(problems.invalid(f"{at}.sources", path, "conflicting duplicate paths"))
-            paths.add(path)
+        for kind in kinds:
+            _PROJECTIONS[kind](found, f"{here}.{kind}", part[kind])
+            for path in _paths(kind, part[kind]):
+                if path in taken:
+                    shown = part[kind].get("name", "") if kind in ("secret", "configMap") else path
+                    found.append(problems.invalid(at, shown, "conflicting duplicate paths"))
+                taken.add(path)
+        if len(kinds) > 1:
+            found.append(problems.forbidden(here, "may not specify more than 1 volume type per source"))
 
 
 def _paths(kind: str, part: Obj) -> list[str]:
-    if kind == "serviceAccountToken" or kind == "clusterTrustBundle":
+    """The files whose names are known beforehand and compared; upstream lets a token's path be taken twice."""
+    if kind == "serviceAccountToken":
+        return []
+    if kind == "clusterTrustBundle":
         return [part["path"]] if part.get("path") else []
     if kind == "podCertificate":
         return [part[name] for name in ("credentialBundlePath", "keyPath", "certificateChainPath") if part.get(name)]
@@ -257,4 +260,3 @@ _PROJECTIONS: Mapping[str, _Check] = {
     "secret": _projected_names, "configMap": _projected_names, "downwardAPI": _projected_downward,
     "serviceAccountToken": _projected_token, "clusterTrustBundle": _projected_bundle, "podCertificate": _projected_certificate,
 }  # fmt: skip
-_PROJECTION_NAMES = "configMap, downwardAPI, secret, serviceAccountToken, clusterTrustBundle, podCertificate"

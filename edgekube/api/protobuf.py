@@ -27,8 +27,9 @@ def supports(api_version: str, kind: str) -> bool:
 
 
 def encode(obj: Obj) -> bytes:
-    """A whole body. The kind must be supported."""
-    return envelope(obj["apiVersion"], obj["kind"], message(obj["apiVersion"], obj["kind"], obj))
+    """A whole body. The kind must be supported. Discovery documents of the core group do not name their version: it is v1."""
+    api_version = obj.get("apiVersion") or "v1"
+    return envelope(api_version, obj["kind"], message(api_version, obj["kind"], obj))
 
 
 def message(api_version: str, kind: str, obj: Obj) -> bytes:

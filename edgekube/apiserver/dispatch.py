@@ -7,7 +7,7 @@ from edgekube.api import catalog, decoding, protobuf
 from edgekube.api.kind import Kind
 from edgekube.api.selectors import parse_fields, parse_labels
 from edgekube.apiserver import codec
-from edgekube.apiserver.negotiate import BODIES, JSON, YAML, Output, body_media, negotiate
+from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate, object_media
 from edgekube.apiserver.operation import IGNORE, STRICT, WARN, Operation
 from edgekube.apiserver.registry import too_new
 from edgekube.apiserver.request import AnyResponse, Request, Response
@@ -120,13 +120,8 @@ def output_of(request: Request, *, transform: bool = True) -> Output:
     return Output(output.media, output.shape, output.version, include or output.include, pretty)
 
 
-def media_of(request: Request) -> str:
-    """The media type of the body, if the addressed kind can be read from it. Raises UnsupportedMediaType."""
-    return body_media(request.headers.get("content-type", ""), BODIES if request.protobuf else (JSON, YAML))
-
-
 async def read_object(request: Request, op: Operation, kind: Kind) -> tuple[dict[str, object], list[str]]:
-    media = media_of(request)
+    media = object_media(request.headers.get("content-type", ""), protobuf=request.protobuf)
     return codec.decode(kind, await request.read_body(), media, op.field_validation)
 
 
@@ -201,7 +196,7 @@ async def _create(server: "Server", request: Request, op: Operation) -> AnyRespo
 
 async def _update(server: "Server", request: Request, op: Operation) -> AnyResponse:
     output = output_of(request)
-    media = media_of(request)
+    media = object_media(request.headers.get("content-type", ""), protobuf=request.protobuf)
     body = await request.read_body()
     first = [codec.decode(op.kind, body, media, op.field_validation)]
     op.warnings += first[0][1]

@@ -89,3 +89,8 @@ def body_media(content_type: str, allowed: tuple[str, ...] = BODIES) -> str:
         text = f"the body of the request was in an unknown format - accepted media types include: {names}"
         raise UnsupportedMediaType(text)
     return media
+
+
+def object_media(content_type: str, *, protobuf: bool) -> str:
+    """The same for an object of a kind that has a protobuf message or has none."""
+    return body_media(content_type, BODIES if protobuf else BODIES[:2])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from edgekube.api import decoding
 from edgekube.api.types import Obj
 from edgekube.apiserver import codec, managed
-from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate
+from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate, object_media
 from edgekube.apiserver.operation import Operation
 from edgekube.apiserver.request import AnyResponse, Request
 from edgekube.apiserver.subresources.protocol import Subresource
@@ -50,7 +50,7 @@ async def dispatch_subresource(server: "Server", request: Request, op: Operation
 
 
 async def _read(request: Request, op: Operation, handler: Subresource) -> Obj:
-    media = body_media(request.headers.get("content-type", ""))
+    media = object_media(request.headers.get("content-type", ""), protobuf=request.protobuf)
     raw = await request.read_body()
     return _decoded(raw, media, op, handler)
 
@@ -71,7 +71,7 @@ def _decoded(raw: bytes, media: str, op: Operation, handler: Subresource) -> Obj
 
 
 async def _replacement(request: Request, op: Operation, handler: Subresource) -> Callable[[Obj], Obj]:
-    media = body_media(request.headers.get("content-type", ""))
+    media = object_media(request.headers.get("content-type", ""), protobuf=request.protobuf)
     raw = await request.read_body()
     first = [_decoded(raw, media, op, handler)]
     if handler.name in _OWN_BODY:

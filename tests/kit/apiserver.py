@@ -83,7 +83,7 @@ async def live_server(store=None, port=0):
         own = store or MemoryStore(tagger)
         server, objects = assemble(pki, own, clock)
         client = LocalClient(server, ADMIN)
-        config = BootstrapConfig(kubernetes_address="10.43.0.1", cluster_dns="10.43.0.10", advertise_addresses=("127.0.0.1",), port=6443)
+        config = BootstrapConfig(kubernetes_address="10.43.0.1", cluster_dns="10.43.0.10", advertise_addresses=("192.0.2.1",), port=6443)
         await ensure_bootstrap(client=client, objects=objects, config=config)
         api = ApiServerConfig(bind_address="127.0.0.1", port=port, certificate=pki.apiserver, client_ca=pki.ca)
         component = ApiServerComponent(config=api, server=server, clock=clock)

@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgekube.kubelet.runtime.protocol import ContainerInfo, Resources, Runtime, RuntimeFailure, Sandbox, SandboxSpec, Security
+from edgekube.kubelet.runtime.protocol import ContainerInfo, Resources, Runtime, RuntimeDown, RuntimeFailure, Sandbox, SandboxSpec, Security
+from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import Mirror
 from tests.kit import images
 from tests.kit.fake_runtime import FakeRuntime
 from tests.kit.registry import registry
 from tests.kit.requires import needs
-from tests.kit.runtimes import Place, container, make_pod, place, running
+from tests.kit.runtimes import Place, container, make_pod, place, running, unmount_below
 from tests.kit.until import until
 
 REF = "busybox:test"
@@ -480,3 +482,52 @@ async def test_oci_archives_are_loaded_too(bench: Bench) -> None:
     found = await bench.runtime.image("busybox:oci")
     assert found is not None
     await bench.runtime.remove_image(found.id)
+
+
+@real_only
+async def test_a_hanging_service_is_replaced(bench: Bench) -> None:
+    """Stopped, not dead: it accepts connections and never answers."""
+    assert bench.spot is not None
+    box = await bench.pod()
+    found = await bench.start(box, LOOP)
+    async with running(bench.spot.runtime(patience=0.2)) as runtime:
+        pid = runtime._service.pid
+        os.kill(pid, signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            with pytest.raises(RuntimeDown):
+                await runtime.version()
+            await until(lambda: runtime._service.pid != pid)
+            while not await _answers(runtime):
+                pass
+        adopted = await runtime.inspect(found)
+        assert adopted is not None
+        assert (adopted.state, adopted.pid) == ("running", (await bench.info(found)).pid)
+        assert await runtime.run_command(found, ["true"], timeout=10) == (0, b"")
+
+
+@pytest.mark.parametrize("needed", [pytest.param("", marks=needs("root", "podman", "busybox"))])
+async def test_after_a_reboot_names_are_free_and_images_stay(needed: str) -> None:
+    """All processes, cgroups, mounts and what lay on tmpfs are gone; the disk is as it was."""
+    with place() as spot:
+        archive = images.archive(spot.base / "busybox.tar")
+        async with running(spot.runtime()) as runtime:
+            await runtime.load_image(archive)
+            image = await runtime.image(REF)
+            assert image is not None
+            box = await make_pod(runtime, "web", groups=spot.groups)
+            spec = container(box, image.id, LOOP, log_dir=spot.config.log_dir, groups=spot.groups)
+            await runtime.start(await runtime.create(spec, box))
+        await asyncio.to_thread(spot.groups.remove_all)
+        await Service(spot.config, spot.hierarchy).end()
+        unmount_below(spot.base)
+        (spot.config.home / "boot_id").write_text("an earlier boot")
+        async with running(spot.runtime()) as runtime:
+            assert list(await runtime.containers()) == []
+            assert list(await runtime.sandboxes()) == []
+            assert [one.id for one in await runtime.images()] == [image.id]
+            again = await runtime.ensure_sandbox(SandboxSpec(pod=box.pod, hostname="web"))
+            found = await runtime.create(spec, again)
+            await runtime.start(found)
+            info = await runtime.inspect(found)
+            assert info is not None
+            assert info.state == "running"

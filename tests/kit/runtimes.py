@@ -8,6 +8,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,8 @@ class Place:
     hierarchy: Hierarchy
     groups: PodGroups
 
-    def runtime(self, mirrors: Sequence[Mirror] = ()) -> PodmanRuntime:
-        service = Service(self.config, self.hierarchy, mirrors=mirrors)
+    def runtime(self, mirrors: Sequence[Mirror] = (), *, patience: float = 10.0) -> PodmanRuntime:
+        service = Service(self.config, self.hierarchy, mirrors=mirrors, patience=patience)
         return PodmanRuntime(config=self.config, hierarchy=self.hierarchy, service=service)
 
 
@@ -62,15 +63,21 @@ def wipe(found: Place) -> None:
         await service.end()
 
     if found.config.home.exists():
-        asyncio.run(containers())
+        with ThreadPoolExecutor(1) as threads:  # a test may stand inside of a loop
+            threads.submit(asyncio.run, containers()).result()
     found.groups.remove_all()
     for pid in _processes(str(found.base)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    for target in sorted((line.split()[4] for line in lines if line.split()[4].startswith(str(found.base))), reverse=True):
-        mounts.unmount(target)
+    unmount_below(found.base)
     shutil.rmtree(found.base, ignore_errors=True)
+
+
+def unmount_below(base: Path) -> None:
+    """Everything mounted in `base`."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    for target in sorted((line.split()[4] for line in lines if line.split()[4].startswith(str(base))), reverse=True):
+        mounts.unmount(target)
 
 
 def _processes(text: str) -> Iterator[int]:

@@ -35,13 +35,13 @@ from edgekube.lib.tasks import TaskScope
 log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
-_PING_SECONDS = 10.0
 
 
 class Service:
     """Keeps the socket alive. `rest` is the door for everybody else."""
 
-    def __init__(self, config: RuntimeConfig, hierarchy: Hierarchy, *, mirrors: Sequence[Mirror] = ()) -> None:
+    def __init__(self, config: RuntimeConfig, hierarchy: Hierarchy, *, mirrors: Sequence[Mirror] = (), patience: float = 10.0) -> None:
+        self._patience = patience  # for one ping; three unanswered ones in a row mean that the service hangs
         self._config, self._hierarchy, self._mirrors = config, hierarchy, mirrors
         self.rest = Rest(config.service_socket)
         self.pid = 0
@@ -68,8 +68,9 @@ class Service:
         """A call ran into its deadline: check whether the service hangs."""
         self._suspect.set()
 
-    async def ping(self, timeout: float = _PING_SECONDS) -> None:
-        await self.rest.ping(timeout)
+    async def ping(self) -> None:
+        """Returns when the service answers. Raises RuntimeDown."""
+        await self.rest.ping(self._patience)
 
     async def ensure(self) -> None:
         """A service that answers: the one from an earlier run, else a new one. Raises RuntimeDown."""
@@ -78,7 +79,7 @@ class Service:
         pid = self._recorded(digest)
         if pid:
             with contextlib.suppress(RuntimeDown, RestError):
-                await self.ping(3.0)
+                await self.rest.ping(3.0)
                 self.pid = pid
                 log.info("podman service adopted", extra={"pid": pid})
                 return
@@ -119,7 +120,7 @@ class Service:
                 wake.cancel()
                 if not gone.done() and await self._hangs():
                     log.error("podman service hangs: killing it, containers keep running", extra={"pid": self.pid})
-                    await self._kill_recorded()
+                    await self._kill_recorded(signal.SIGKILL)
         self.rest.close()
 
     async def _hangs(self) -> bool:
@@ -177,12 +178,12 @@ class Service:
             return found if isinstance(found, dict) else {}
         return {}
 
-    async def _kill_recorded(self) -> None:
+    async def _kill_recorded(self, first: signal.Signals = signal.SIGTERM) -> None:
         record = self._read_record()
         pid = int(record.get("pid", 0))
         if not pid or start_time(pid) != record.get("started"):
             return
-        for sign, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 10.0)):
+        for sign, seconds in ((first, 3.0), (signal.SIGKILL, 10.0)):
             with contextlib.suppress(ProcessLookupError, TimeoutError):
                 os.kill(pid, sign)
                 async with asyncio.timeout(seconds):
@@ -213,7 +214,7 @@ class Service:
             async with asyncio.timeout(_START_SECONDS):
                 while True:
                     with contextlib.suppress(RuntimeDown):
-                        await self.ping(5.0)
+                        await self.rest.ping(5.0)
                         return
                     if not start_time(self.pid):
                         raise RuntimeDown(f"podman service ended at once: {self._last_words()}")

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from edgekube.api import protobuf
-from edgekube.api.catalog import CONFIG_MAP, DEPLOYMENT, EVENT, NAMESPACE, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
+from edgekube.api.catalog import CONFIG_MAP, DEPLOYMENT, EVENT, NAMESPACE, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
 from tests.kit.api import config_map
 from tests.kit.requires import kubectl, needs
 
@@ -262,3 +262,28 @@ async def test_subresources(live):
     _, _, body = await call(live, "GET", f"{path}/d/status")
     status, _, body = await call(live, "PUT", f"{path}/d/status", protobuf.decode(body) | {"status": {"replicas": 2}})
     assert (status, protobuf.decode(body)["status"]["replicas"]) == (200, 2)
+
+
+async def test_bindings_evictions_and_reviews(live):
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    assert (await call(live, "POST", "/api/v1/namespaces/default/serviceaccounts", account))[0] == 201
+    web = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    status, _, body = await call(live, "POST", "/api/v1/namespaces/default/pods", web)
+    assert status == 201, body
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "web"}, "target": {"kind": "Node", "name": "node-1"}}
+    status, _, body = await call(live, "POST", "/api/v1/namespaces/default/pods/web/binding", binding)
+    assert (status, protobuf.decode(body)["status"]) == (201, "Success")
+    assert (await live.client.get(POD, "web", "default"))["spec"]["nodeName"] == "node-1"
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web"}, "deleteOptions": {"gracePeriodSeconds": 5}}
+    status, _, body = await call(live, "POST", "/api/v1/namespaces/default/pods/web/eviction", eviction)
+    assert (status, protobuf.decode(body)["status"]) == (201, "Success")
+    assert (await live.client.get(POD, "web", "default"))["metadata"]["deletionGracePeriodSeconds"] == 5
+    attributes = {"verb": "get", "resource": "pods"}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": "eve", "resourceAttributes": attributes},
+    }
+    status, _, body = await call(live, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    answer = protobuf.decode(body)
+    assert (status, answer["status"]["allowed"], answer["spec"]["user"]) == (201, False, "eve")

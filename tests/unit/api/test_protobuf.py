@@ -6,6 +6,8 @@ that forms stay compatible (testdata/v1.36.0; Apache License 2.0): Go's encoder 
 
 import base64
 import functools
+import gzip
+import importlib.util
 import lzma
 from pathlib import Path
 
@@ -329,3 +331,23 @@ def test_whatever_is_written_is_read_back(labels, data, generation):
     wanted["metadata"] |= {"labels": labels} if labels else {}
     wanted |= {"data": data} if data else {}
     assert round_trip(obj) == wanted
+
+
+def test_the_compact_table_from_plain_facts():
+    spec = importlib.util.spec_from_file_location(
+        "compile_protobuf", Path(__file__).resolve().parents[3] / "packaging" / "compile_protobuf.py"
+    )
+    compiler = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compiler)
+    facts = {
+        "k8s.io.api.core.v1.A": {"b": [2, ["list", "k8s.io.api.core.v1.B"]], "m": [1, ["map", "string", "bytes"]]},
+        "k8s.io.api.core.v1.B": {"a": [1, "k8s.io.api.core.v1.A", "inline"], "t": [3, "k8s.io.apimachinery.pkg.apis.meta.v1.Time"]},
+        "k8s.io.api.extensions.v1beta1.C": {},
+        "k8s.io.apimachinery.pkg.apis.meta.v1.Time": {"seconds": [1, "int64"]},
+    }
+    data = compiler.compile_messages(facts)
+    assert data == compiler.compile_messages(facts)
+    assert orjson.loads(gzip.decompress(data)) == {
+        "names": ["k8s.io.api.core.v1.A", "k8s.io.api.core.v1.B"],
+        "messages": [{"b": [2, "[#1"], "m": [1, "{y"]}, {"a": [1, "#0", 1], "t": [3, "t"]}],
+    }

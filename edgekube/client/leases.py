@@ -6,9 +6,9 @@ change they saw, by their own monotonic clock; the times in the Lease are for pe
 """
 
 import asyncio
-import math
 import contextlib
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 

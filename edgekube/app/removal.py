@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from edgekube.api import quantity
 from edgekube.app.paths import Paths, paths_of
 from edgekube.config import Settings
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
@@ -42,6 +43,8 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         link_dir=paths.container_links,
         cgroup_root=paths.cgroup_root(settings.instance),
         socket=settings.container_runtime_socket,
+        log_max_size=quantity.value(settings.container_log_max_size),
+        log_max_files=settings.container_log_max_files,
     )
 
 

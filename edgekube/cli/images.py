@@ -4,13 +4,13 @@ import http.client
 import json
 import socket
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from edgekube.cli.main import Failure
+from edgekube.cli.main import Failure, add_settings
 from edgekube.config import Settings
 from edgekube.kubelet.runtime.rest import API
 from edgekube.kubelet.runtime.settings import RuntimeConfig
@@ -20,10 +20,11 @@ _TIMEOUT_SECONDS = 600
 
 def arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    load = actions.add_parser("import", help="import docker or OCI archives (plain or gzip)")
+    load = actions.add_parser("import", help="import docker or OCI archives (plain or gzip)", argument_default=SUPPRESS)
+    add_settings(load)
     load.add_argument("files", nargs="+", metavar="FILE", help="an archive; - is standard input")
     load.add_argument("--rootfs", metavar="NAME", default="", help="FILE is a plain tar of a file system; make this image from it")
-    actions.add_parser("list", help="list the node's images")
+    add_settings(actions.add_parser("list", help="list the node's images", argument_default=SUPPRESS))
 
 
 def main(settings: Settings, arguments: Namespace) -> int:

@@ -69,7 +69,7 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.text, description=command.text, argument_default=argparse.SUPPRESS)
         sub.add_argument("--config", metavar="PATH", help=f"configuration file (default {_CONFIG_FILE})")
-        _add_settings(sub, everything=command.name == "server")
+        add_settings(sub, everything=command.name == "server")
         if command is chosen and (add := getattr(_module(command), "arguments", None)) is not None:
             add(sub)
     return parser
@@ -78,7 +78,8 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
 _EVERYWHERE = ("data-dir", "run-dir", "node-name", "write-kubeconfig")
 
 
-def _add_settings(parser: argparse.ArgumentParser, *, everything: bool) -> None:
+def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False) -> None:
+    """The settings as flags: all of them, or those by which an installation is found."""
     for spec in dataclasses.fields(config.Settings):
         key = config.key_of(spec.name)
         if not (everything or key in _EVERYWHERE):

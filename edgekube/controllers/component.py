@@ -21,6 +21,7 @@ from edgekube.controllers.endpointslice import EndpointSliceController
 from edgekube.controllers.garbage import GarbageCollector
 from edgekube.controllers.namespace import NamespaceController
 from edgekube.controllers.nodeipam import NodeIpamController
+from edgekube.controllers.nodetaints import NodeTaintsController
 from edgekube.controllers.podgc import PodGCController
 from edgekube.controllers.pods import pod_facts
 from edgekube.controllers.replicaset import ReplicaSetController
@@ -40,6 +41,7 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (RootCAController.name, lambda tools, settings: RootCAController(tools, ca_pem=settings.ca_pem)),
     (AggregationController.name, lambda tools, _: AggregationController(tools)),
     (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidr=s.cluster_cidr, mask=s.node_mask)),
+    (NodeTaintsController.name, lambda tools, _: NodeTaintsController(tools)),
     (DeploymentController.name, lambda tools, _: DeploymentController(tools)),
     (ReplicaSetController.name, lambda tools, _: ReplicaSetController(tools)),
     (EndpointSliceController.name, lambda tools, _: EndpointSliceController(tools)),

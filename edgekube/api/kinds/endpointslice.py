@@ -110,10 +110,9 @@ def _port_problems(ports: Sequence[Obj]) -> Iterator[Problem]:
 
 
 def _ports(obj: Obj, _now: float) -> str:
-    found = obj.get("ports")
-    if not found:
-        return "<unset>"
-    return printing.more([str(port["port"]) if port.get("port") is not None else "*" for port in found], 3)
+    """A port without a number stands for all; it is shown by its name if it has one."""
+    found = [str(port["port"]) if port.get("port") is not None else port.get("name", "*") for port in obj.get("ports") or ()]
+    return printing.more(found, 3) if any(found) else "<unset>"
 
 
 def _endpoints(obj: Obj, _now: float) -> str:

@@ -54,9 +54,11 @@ def _source(obj: Obj) -> Obj:
 
 
 def _last_seen(obj: Obj, now: float) -> str:
-    series = obj.get("series") or {}
-    text = obj.get("lastTimestamp") or obj.get("deprecatedLastTimestamp") or series.get("lastObservedTime")
-    return printing.since(text or obj.get("firstTimestamp") or obj.get("eventTime"), now)
+    series = obj.get("series")
+    if series is not None:
+        return printing.since(series.get("lastObservedTime"), now)
+    text = obj.get("lastTimestamp") or obj.get("deprecatedLastTimestamp")
+    return printing.since(text, now) if text else _first_seen(obj, now)
 
 
 def _first_seen(obj: Obj, now: float) -> str:

@@ -64,6 +64,10 @@ def _info(name: str) -> Any:
     return lambda obj, _now: ((obj.get("status") or {}).get("nodeInfo") or {}).get(name) or UNKNOWN
 
 
+def _version(obj: Obj, _now: float) -> str:
+    return str(((obj.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion") or "")
+
+
 def _address(kind: str) -> Any:
     def find(obj: Obj, _now: float) -> str:
         found = (obj.get("status") or {}).get("addresses") or ()
@@ -95,7 +99,7 @@ NODE = Kind(
         Column("Status", _status, description="The status of the node"),
         Column("Roles", _roles, description="The roles of the node"),
         AGE,
-        Column("Version", lambda o, n: _info("kubeletVersion")(o, n) if o.get("status") else "", description="Kubelet Version"),
+        Column("Version", _version, description="Kubelet Version"),
         Column("Internal-IP", _address("InternalIP"), priority=1),
         Column("External-IP", _address("ExternalIP"), priority=1),
         Column("OS-Image", _info("osImage"), priority=1),

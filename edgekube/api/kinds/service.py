@@ -74,7 +74,7 @@ def _external_ip(obj: Obj, _now: float) -> str:
         return str(spec.get("externalName", ""))
     if kind == "LoadBalancer":
         found = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-        balancer = ",".join(entry.get("ip") or entry.get("hostname", "") for entry in found)
+        balancer = ",".join(sorted({entry.get("ip") or entry.get("hostname", "") for entry in found} - {""}))
         return ",".join(filter(None, [balancer, outside])) or "<pending>"
     return outside or NONE
 

@@ -73,20 +73,27 @@ def _raise(into: dict[str, int], other: Mapping[str, int]) -> None:
 
 
 def qos_class(pod: Obj) -> str:
-    """Guaranteed, Burstable or BestEffort, from CPU and memory of all containers."""
+    """Guaranteed, Burstable or BestEffort, from CPU and memory of all containers, or of the pod where it says its own."""
     spec = pod["spec"]
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    some = False
-    guaranteed = bool(containers)
-    for container in containers:
-        resources = container.get("resources") or {}
-        asked, bounded = _positive(resources.get("requests")), _positive(resources.get("limits"))
-        some = some or bool(asked or bounded)
-        if set(bounded) != set(_COMPUTE) or any(asked.get(name, bounded[name]) != bounded[name] for name in _COMPUTE):
-            guaranteed = False
-    if not some:
+    own: Mapping[str, Any] = spec.get("resources") or {}
+    holders: Sequence[Mapping[str, Any]]
+    if own.get("requests") or own.get("limits"):
+        holders = (own,)
+    else:
+        containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+        holders = [container.get("resources") or {} for container in containers]
+    requests: dict[str, int] = {}
+    limits: dict[str, int] = {}
+    guaranteed = True
+    for holder in holders:
+        _add(requests, _positive(holder.get("requests")))
+        bounded = _positive(holder.get("limits"))
+        _add(limits, bounded)
+        guaranteed = guaranteed and len(bounded) == len(_COMPUTE)
+    if not requests and not limits:
         return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
+    # Upstream compares the sums: what one container asks below its limit no other can make up for, since requests never exceed limits.
+    return "Guaranteed" if guaranteed and requests == limits else "Burstable"
 
 
 def _positive(amounts: Mapping[str, Any] | None) -> dict[str, int]:

@@ -7,14 +7,30 @@ import orjson
 
 from edgekube.errors import Problem
 
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+
+
+def quoted(text: str) -> str:
+    """A string as Go's %q writes it."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return '"' + "".join(_ESCAPES.get(char) or (char if char.isprintable() else _code(ord(char))) for char in text) + '"'
+
+
+def _code(number: int) -> str:
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
 
 def _shown(value: Any) -> str:
-    """A value as Go's field.Error shows it: strings quoted, the rest as JSON."""
+    """A value as Go's field.Error shows it: strings quoted, numbers plain, the rest as Go's JSON."""
     if isinstance(value, str):
-        return orjson.dumps(value).decode()
+        return quoted(value)
     if value is None:
-        return "null"
-    return orjson.dumps(value).decode()
+        return '"null"'
+    text = orjson.dumps(value).decode()
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def required(field: str, why: str = "") -> Problem:
@@ -22,12 +38,13 @@ def required(field: str, why: str = "") -> Problem:
 
 
 def invalid(field: str, value: Any, why: str) -> Problem:
-    return Problem(field, "FieldValueInvalid", f"Invalid value: {_shown(value)}: {why}")
+    return Problem(field, "FieldValueInvalid", f"Invalid value: {_shown(value)}" + (f": {why}" if why else ""))
 
 
 def not_supported(field: str, value: Any, allowed: Iterable[str]) -> Problem:
-    names = ", ".join(orjson.dumps(name).decode() for name in allowed)
-    return Problem(field, "FieldValueNotSupported", f"Unsupported value: {_shown(value)}" + (f": supported values: {names}" if names else ""))
+    names = ", ".join(quoted(name) for name in allowed)
+    text = f"Unsupported value: {_shown(value)}"
+    return Problem(field, "FieldValueNotSupported", f"{text}: supported values: {names}" if names else text)
 
 
 def duplicate(field: str, value: Any) -> Problem:
@@ -35,7 +52,7 @@ def duplicate(field: str, value: Any) -> Problem:
 
 
 def forbidden(field: str, why: str) -> Problem:
-    return Problem(field, "FieldValueForbidden", f"Forbidden: {why}")
+    return Problem(field, "FieldValueForbidden", "Forbidden" + (f": {why}" if why else ""))
 
 
 def not_found(field: str, value: Any) -> Problem:
@@ -43,11 +60,12 @@ def not_found(field: str, value: Any) -> Problem:
 
 
 def too_long(field: str, limit: int) -> Problem:
-    return Problem(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
+    """Upstream does not repeat what is too long."""
+    return Problem(field, "FieldValueTooLong", f"Too long: may not be more than {limit} byte{'' if limit == 1 else 's'}")
 
 
 def too_many(field: str, actual: int, limit: int) -> Problem:
-    return Problem(field, "FieldValueTooMany", f"Too many: {actual}: must have at most {limit} items")
+    return Problem(field, "FieldValueTooMany", f"Too many: {actual}: must have at most {limit} item{'' if limit == 1 else 's'}")
 
 
 def type_invalid(field: str, value: Any, why: str) -> Problem:

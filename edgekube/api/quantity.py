@@ -14,6 +14,9 @@ _BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 <
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _SUFFIX_OF = {power: suffix for suffix, power in _DECIMAL.items()}
 _NANO = 10**9
+_MOST = Fraction(2**63 - 1)
+_MAX_EXPONENT = 100  # enough to reach the largest value and the smallest from anywhere; more digits only burn time
+_MAX_DIGITS = 400
 
 
 class BadQuantity(ValueError):
@@ -27,9 +30,9 @@ class BadQuantity(ValueError):
 
 @functools.lru_cache(maxsize=4096)
 def _read(text: str) -> tuple[Fraction, str]:
-    """Value (exact, at most nano precision) and format: binary, decimal or exponent."""
+    """Value (exact, at most nano precision, at most an int64) and format: binary, decimal or exponent."""
     found = _TEXT.fullmatch(text)
-    if found is None:
+    if found is None or len(text) > _MAX_DIGITS:
         raise BadQuantity
     sign, number, suffix = found[1], found[2], found[3] or ""
     value = Fraction(number if not number.startswith(".") else "0" + number)
@@ -38,10 +41,12 @@ def _read(text: str) -> tuple[Fraction, str]:
     elif suffix in _DECIMAL:
         value, form = value * Fraction(10) ** _DECIMAL[suffix], "decimal"
     else:
-        value, form = value * Fraction(10) ** int(suffix[1:]), "exponent"
+        power = max(-_MAX_EXPONENT, min(_MAX_EXPONENT, int(suffix[1:])))
+        value, form = value * Fraction(10) ** power, "exponent"
     nano = value * _NANO
     if nano.denominator != 1:
         value = Fraction(math.ceil(nano), _NANO)
+    value = min(value, _MOST)
     return (-value if sign == "-" else value), form
 
 
@@ -50,14 +55,21 @@ def parse(text: str | int | float) -> Fraction:
     return _read(text if isinstance(text, str) else repr(text))[0]
 
 
+@functools.lru_cache(maxsize=4096)
 def milli(text: str | int | float) -> int:
     """Thousandths, rounded up."""
     return math.ceil(parse(text) * 1000)
 
 
+@functools.lru_cache(maxsize=4096)
 def value(text: str | int | float) -> int:
     """Whole units, rounded up."""
     return math.ceil(parse(text))
+
+
+def rounded_to_milli(text: str) -> str:
+    """The text, or the next multiple of a thousandth above it: finer amounts of a resource are not kept."""
+    return format_milli(milli(text)) if text[-1:] in ("n", "u") else text
 
 
 @functools.lru_cache(maxsize=4096)

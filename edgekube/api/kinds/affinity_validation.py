@@ -1,7 +1,6 @@
 """Validation of where a pod may run: affinity, spreading, tolerations (pkg/apis/core/validation/validation.go). Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from edgekube.api import problems, validate
 from edgekube.api.types import Obj
@@ -163,18 +162,16 @@ def _min_domains(found: list[Problem], at: str, domains: int | None, action: str
 
 
 def _spread_keys(found: list[Problem], at: str, constraint: Obj) -> None:
-    keys: Iterable[str] = constraint.get("matchLabelKeys") or ()
+    keys: Sequence[str] = constraint.get("matchLabelKeys") or ()
     if not keys:
         return
-    selector: Mapping[str, Any] | None = constraint.get("labelSelector")
+    selector: Obj | None = constraint.get("labelSelector")
     if selector is None:
         found.append(problems.forbidden(at, "must not be specified when labelSelector is not set"))
         selector = {}
-    named = [*(selector.get("matchLabels") or ()), *(entry.get("key", "") for entry in selector.get("matchExpressions") or ())]
     for index, key in enumerate(keys):
         found += validate.each(f"{at}[{index}]", key, validate.qualified(key))
-        if key in named:
-            found.append(problems.invalid(f"{at}[{index}]", key, _BOTH))
+    _repeated_keys(found, at, keys, selector)
 
 
 def tolerations(found: list[Problem], at: str, listed: Sequence[Obj]) -> None:

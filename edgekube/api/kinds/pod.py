@@ -1,5 +1,6 @@
 """Pod: names, defaults, what create and update reset, and the functions of its sibling files."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from edgekube.api import pods
@@ -21,6 +22,29 @@ def prepare(pod: Obj, old: Obj | None) -> None:
     if pod["spec"].get("schedulingGates"):
         gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": SCHEDULER_GATED}
         pod["status"]["conditions"] = [gated]
+    _match_label_keys(pod)
+
+
+def _match_label_keys(pod: Obj) -> None:
+    """Keys whose values the selectors of affinity and spreading take from the pod itself become part of those selectors."""
+    labels, spec = pod["metadata"].get("labels") or {}, pod["spec"]
+    for constraint in spec.get("topologySpreadConstraints") or ():
+        _add_keys(constraint, labels, "matchLabelKeys", "In")
+    for kind in ("podAffinity", "podAntiAffinity"):
+        found = (spec.get("affinity") or {}).get(kind) or {}
+        terms = list(found.get("requiredDuringSchedulingIgnoredDuringExecution") or ())
+        terms += [one.get("podAffinityTerm") or {} for one in found.get("preferredDuringSchedulingIgnoredDuringExecution") or ()]
+        for term in terms:
+            _add_keys(term, labels, "matchLabelKeys", "In")
+            _add_keys(term, labels, "mismatchLabelKeys", "NotIn")
+
+
+def _add_keys(term: Obj, labels: Mapping[str, str], field: str, operator: str) -> None:
+    selector = term.get("labelSelector")
+    if selector is not None:
+        added = [{"key": key, "operator": operator, "values": [labels[key]]} for key in term.get(field) or () if key in labels]
+        if added:
+            selector["matchExpressions"] = [*(selector.get("matchExpressions") or ()), *added]
 
 
 def prepare_status(pod: Obj, old: Obj | None) -> None:

@@ -1,6 +1,6 @@
 """Columns of `kubectl get pods`, above all its STATUS (printPod in pkg/printers/internalversion/printers.go)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgekube.api.kind import Column
 from edgekube.api.kinds import printing
@@ -22,6 +22,17 @@ def restarts(pod: Obj, now: float) -> str:
     return f"{count} ({printing.since(last, now)} ago)" if count and last else str(count)
 
 
+class _Init(NamedTuple):
+    """What the init containers say: a word while they are not done, and what they and the sidecars among them count."""
+
+    word: str
+    ready: int
+    restarts: int
+    last: str
+    side_restarts: int
+    side_last: str
+
+
 def _summary(pod: Obj) -> tuple[str, int, int, int, str]:
     """Status word, ready containers, containers, restarts, time of the newest restart."""
     state, spec = pod.get("status") or {}, pod.get("spec") or {}
@@ -31,10 +42,11 @@ def _summary(pod: Obj) -> tuple[str, int, int, int, str]:
             reason = "SchedulingGated"
     sidecars = {c["name"] for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
     total = len(spec.get("containers") or ()) + len(sidecars)
-    initial, reason, counted, count, last = _init(state, spec, sidecars, reason)
-    if not initial or _initialized(state):
+    init = _init(state, spec, sidecars)
+    reason, counted, count, last = init.word or reason, init.ready, init.restarts, init.last
+    if not init.word or _initialized(state):
         reason, more, main_count, main_last = _main(state, reason)
-        counted, count, last = counted + more, (count if initial or sidecars else 0) + main_count, max(last, main_last)
+        counted, count, last = counted + more, init.side_restarts + main_count, max(init.side_last, main_last)
     if pod["metadata"].get("deletionTimestamp"):
         if state.get("reason") == "NodeLost":
             reason = "Unknown"
@@ -43,32 +55,33 @@ def _summary(pod: Obj) -> tuple[str, int, int, int, str]:
     return reason, counted, total, count, last
 
 
-def _init(state: Obj, spec: Obj, sidecars: set[str], reason: str) -> tuple[bool, str, int, int, str]:
-    """Whether initialisation still goes on, its word, and what sidecars add."""
-    counted = side_restarts = restarted = 0
-    last = side_last = ""
+def _init(state: Obj, spec: Obj, sidecars: set[str]) -> _Init:
+    ready = restarts = side_restarts = 0
+    last = side_last = word = ""
     total = len(spec.get("initContainers") or ())
     for index, entry in enumerate(state.get("initContainerStatuses") or ()):
-        restarted += entry.get("restartCount", 0)
+        restarts += entry.get("restartCount", 0)
         last = max(last, _finished(entry))
-        is_sidecar = entry["name"] in sidecars
+        is_sidecar = entry.get("name") in sidecars
         if is_sidecar:
             side_restarts += entry.get("restartCount", 0)
             side_last = max(side_last, _finished(entry))
-        own = entry.get("state") or {}
-        terminated, waiting = own.get("terminated"), own.get("waiting")
-        if terminated is not None and terminated.get("exitCode") == 0:
+        ended = (entry.get("state") or {}).get("terminated")
+        if ended is not None and not ended.get("exitCode"):
             continue
         if is_sidecar and entry.get("started"):
-            counted += bool(entry.get("ready"))
+            ready += bool(entry.get("ready"))
             continue
-        if terminated is not None:
-            word = terminated.get("reason") or _ended(terminated)
-            return True, f"Init:{word}", counted, restarted, last
-        if waiting and waiting.get("reason") and waiting["reason"] != "PodInitializing":
-            return True, f"Init:{waiting['reason']}", counted, restarted, last
-        return True, f"Init:{index}/{total}", counted, restarted, last
-    return False, reason, counted, side_restarts, side_last
+        word = _init_word(entry.get("state") or {}, index, total)
+        break
+    return _Init(word, ready, restarts, last, side_restarts, side_last)
+
+
+def _init_word(own: Obj, index: int, total: int) -> str:
+    ended, waiting = own.get("terminated"), (own.get("waiting") or {}).get("reason")
+    if ended is not None:
+        return f"Init:{ended.get('reason') or _ended(ended)}"
+    return f"Init:{waiting}" if waiting and waiting != "PodInitializing" else f"Init:{index}/{total}"
 
 
 def _main(state: Obj, reason: str) -> tuple[str, int, int, str]:
@@ -109,8 +122,8 @@ def _initialized(state: Obj) -> bool:
 
 
 def _address(pod: Obj, _now: float) -> str:
-    state = pod.get("status") or {}
-    return str(state.get("podIP") or NONE)
+    addresses = (pod.get("status") or {}).get("podIPs") or ()
+    return str(addresses[0].get("ip") or NONE) if addresses else NONE
 
 
 def _node(pod: Obj, _now: float) -> str:
@@ -133,7 +146,7 @@ COLUMNS = (
     NAME,
     Column("Ready", ready, description="The aggregate readiness state of this pod for accepting traffic."),
     Column("Status", status, description="The aggregate status of the containers in this pod."),
-    Column("Restarts", restarts, description="The number of times the containers in this pod have been restarted."),
+    Column("Restarts", restarts, description="How often the containers in this pod have been restarted, and when the last was."),
     AGE,
     Column("IP", _address, priority=1, description="IP address allocated to the pod."),
     Column("Node", _node, priority=1, description="The node this pod runs on."),

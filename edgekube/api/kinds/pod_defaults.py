@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from edgekube.api import pods, quantity
 from edgekube.api.types import Obj
 
 DEFAULT_MODE = 0o644
@@ -14,16 +15,18 @@ def default_pod(pod: Obj) -> None:
         default_pod_spec(spec)
         if spec.get("enableServiceLinks") is None:
             spec["enableServiceLinks"] = True
-        _host_ports(spec)
+        if spec.get("hostNetwork"):
+            _host_ports(spec)
         for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
             _requests_from_limits(container)
+        if spec.get("resources"):
+            _pod_resources(spec)
 
 
 def default_template(template: Obj) -> None:
     """A pod template of a workload."""
     spec = template.setdefault("spec", {})
     default_pod_spec(spec)
-    _host_ports(spec)
 
 
 def default_pod_spec(spec: Obj) -> None:
@@ -48,10 +51,10 @@ def default_container(container: Obj) -> None:
     """One container of any group."""
     image = container.get("image") or ""
     if not container.get("imagePullPolicy"):
-        container["imagePullPolicy"] = "Always" if _tag(image) == "latest" else "IfNotPresent"
+        container["imagePullPolicy"] = _pull_policy(image)
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
-    container.setdefault("resources", {})
+    _rounded(container.setdefault("resources", {}))
     for port in container.get("ports") or ():
         port.setdefault("protocol", "TCP")
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
@@ -70,17 +73,17 @@ def default_container(container: Obj) -> None:
         file_key = (entry.get("valueFrom") or {}).get("fileKeyRef")
         if file_key:
             file_key.setdefault("optional", False)
-    security = container.get("securityContext")
-    if security and security.get("procMount") is None and "procMount" in security:
-        security["procMount"] = "Default"
+
+
+def _pull_policy(image: str) -> str:
+    return "Always" if _tag(image) == "latest" else "IfNotPresent"
 
 
 def _tag(image: str) -> str:
     """The tag an image name resolves to; `latest` without tag and digest."""
-    rest = image.rsplit("/", 1)[-1]
-    if "@" in rest:
-        return ""
-    return rest.rsplit(":", 1)[1] if ":" in rest else "latest"
+    rest, at, _digest = image.rsplit("/", 1)[-1].partition("@")
+    _, colon, tag = rest.rpartition(":")
+    return tag if colon else "" if at else "latest"
 
 
 def _probe(probe: Obj) -> None:
@@ -107,13 +110,49 @@ def _requests_from_limits(container: Obj) -> None:
             requests.setdefault(name, value)
 
 
+def _rounded(resources: Obj) -> None:
+    """Amounts finer than a thousandth are rounded up."""
+    for amounts in (resources.get("limits"), resources.get("requests")):
+        for name, text in (amounts or {}).items():
+            if text[-1:] in ("n", "u"):
+                amounts[name] = quantity.rounded_to_milli(text)
+
+
+def _pod_resources(spec: Obj) -> None:
+    """Pod level: limits of huge pages and requests follow from the containers, then from the pod's own limits, then the reverse."""
+    own = spec["resources"]
+    _rounded(own)
+    inner = {"spec": {name: spec[name] for name in ("containers", "initContainers") if name in spec}}
+    asked = pods.requests(inner)
+    limits: dict[str, str] = own.get("limits") or {}
+    if limits:
+        requests = own.setdefault("requests", {})
+        for name in ("cpu", "memory"):
+            if name in asked and name not in requests:
+                requests[name] = quantity.format_milli(asked[name]) if name == "cpu" else quantity.format_bytes(asked[name])
+        for name, text in limits.items():
+            if name in ("cpu", "memory") or name.startswith("hugepages-"):
+                requests.setdefault(name, text)
+    if own.get("requests"):
+        _pod_limits(spec, own)
+
+
+def _pod_limits(spec: Obj, own: Obj) -> None:
+    """Where every container has a limit, the pod has their sum."""
+    bounded = [(c.get("resources") or {}).get("limits") or {} for g in ("containers", "initContainers") for c in spec.get(g) or ()]
+    total = pods.limits({"spec": {name: spec[name] for name in ("containers", "initContainers") if name in spec}})
+    for name in ("cpu", "memory"):
+        if name not in (own.get("limits") or {}) and bounded and all(name in one for one in bounded):
+            text = quantity.format_milli(total[name]) if name == "cpu" else quantity.format_bytes(total[name])
+            own.setdefault("limits", {})[name] = text
+
+
 def _host_ports(spec: Obj) -> None:
-    if spec.get("hostNetwork"):
-        for group in ("containers", "initContainers"):
-            for container in spec.get(group) or ():
-                for port in container.get("ports") or ():
-                    if not port.get("hostPort"):
-                        port["hostPort"] = port.get("containerPort")
+    for group in ("containers", "initContainers"):
+        for container in spec.get(group) or ():
+            for port in container.get("ports") or ():
+                if not port.get("hostPort"):
+                    port["hostPort"] = port.get("containerPort")
 
 
 def _volume(volume: Obj) -> None:
@@ -127,10 +166,20 @@ def _volume(volume: Obj) -> None:
     for source in (volume.get("projected") or {}).get("sources") or ():
         if source.get("serviceAccountToken") is not None:
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+        if source.get("podCertificate") is not None:
+            source["podCertificate"].setdefault("maxExpirationSeconds", 86400)
         for item in (source.get("downwardAPI") or {}).get("items") or ():
             _downward(item)
+    _other_sources(volume)
+
+
+def _other_sources(volume: Obj) -> None:
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
+    if volume.get("image") is not None and not volume["image"].get("pullPolicy"):
+        volume["image"]["pullPolicy"] = _pull_policy(volume["image"].get("reference") or "")
+    if volume.get("ephemeral") is not None:
+        ((volume["ephemeral"].get("volumeClaimTemplate") or {}).get("spec") or {}).setdefault("volumeMode", "Filesystem")
     if volume.get("iscsi") is not None:
         volume["iscsi"].setdefault("iscsiInterface", "default")
     if volume.get("rbd") is not None:

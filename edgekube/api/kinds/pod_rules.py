@@ -260,5 +260,3 @@ def _addresses(found: list[Problem], field: str, listed: Sequence[Obj], single: 
         for index, address in enumerate(addresses):
             if address in addresses[:index]:
                 found.append(problems.duplicate(f"{at}[{index}]", {"IP": address}))
-
-

@@ -132,8 +132,8 @@ async def test_media_types():
     status, answer = await api("GET", path, headers={"accept": "application/yaml"})
     assert status == 200
     assert b"kind: ConfigMap" in answer
-    assert (await api("GET", path, headers={"accept": "application/vnd.kubernetes.protobuf,application/json"}))[0] == 200
-    status, answer = await api("GET", path, headers={"accept": "application/vnd.kubernetes.protobuf"})
+    assert (await api("GET", path, headers={"accept": "application/cbor,application/json"}))[0] == 200
+    status, answer = await api("GET", path, headers={"accept": "application/cbor"})
     assert (status, answer["reason"]) == (406, "NotAcceptable")
     status, answer = await api("POST", CONFIG_MAPS, b"k8s\0", {"content-type": "application/cbor"})
     assert status == 415

@@ -11,7 +11,9 @@ Reads and writes run-dir/podman. A live service of an earlier run with the same 
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -19,7 +21,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from edgekube.kubelet.runtime.cgroups import Hierarchy
@@ -73,7 +75,27 @@ class Service:
         await self.rest.ping(self._patience)
 
     async def ensure(self) -> None:
-        """A service that answers: the one from an earlier run, else a new one. Raises RuntimeDown."""
+        """A service that answers: the one from an earlier run, else a new one. Raises RuntimeDown.
+
+        Under a lock: a command of the same installation (import, uninstall) may want the same at the same time.
+        """
+        async with self._alone():
+            await self._ensure()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        self._config.run_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self._config.run_dir / "podman.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for pause in itertools.repeat(0.05):
+                if _lock(lock):
+                    break
+                await asyncio.sleep(pause)
+            yield
+        finally:
+            os.close(lock)
+
+    async def _ensure(self) -> None:
         self.oci_runtime = self.oci_runtime or await asyncio.to_thread(_choose_runtime)
         digest = await asyncio.to_thread(self._write_files)
         pid = self._recorded(digest)
@@ -120,7 +142,7 @@ class Service:
                 wake.cancel()
                 if not gone.done() and await self._hangs():
                     log.error("podman service hangs: killing it, containers keep running", extra={"pid": self.pid})
-                    await self._kill_recorded(signal.SIGKILL)
+                    await self._kill_recorded(signal.SIGKILL, only=self.pid)
         self.rest.close()
 
     async def _hangs(self) -> bool:
@@ -178,10 +200,10 @@ class Service:
             return found if isinstance(found, dict) else {}
         return {}
 
-    async def _kill_recorded(self, first: signal.Signals = signal.SIGTERM) -> None:
+    async def _kill_recorded(self, first: signal.Signals = signal.SIGTERM, *, only: int = 0) -> None:
         record = self._read_record()
         pid = int(record.get("pid", 0))
-        if not pid or start_time(pid) != record.get("started"):
+        if not pid or start_time(pid) != record.get("started") or only not in (0, pid):
             return
         for sign, seconds in ((first, 3.0), (signal.SIGKILL, 10.0)):
             with contextlib.suppress(ProcessLookupError, TimeoutError):
@@ -241,6 +263,14 @@ class Service:
                     await self.rest.call("DELETE", f"/containers/{one['Id']}", query={"force": True}, timeout=60.0)
                     log.info("container of an earlier boot removed", extra={"container": one["Id"][:12]})
         marker.touch()
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _netns_name() -> str:

@@ -79,6 +79,10 @@ def _pull_policy(image: str) -> str:
     return "Always" if _tag(image) == "latest" else "IfNotPresent"
 
 
+def _pull_policy(image: str) -> str:
+    return "Always" if _tag(image) == "latest" else "IfNotPresent"
+
+
 def _tag(image: str) -> str:
     """The tag an image name resolves to; `latest` without tag and digest."""
     rest, at, _digest = image.rsplit("/", 1)[-1].partition("@")
@@ -174,6 +178,8 @@ def _volume(volume: Obj) -> None:
 
 
 def _other_sources(volume: Obj) -> None:
+    if volume.get("image") is not None and not volume["image"].get("pullPolicy"):
+        volume["image"]["pullPolicy"] = _pull_policy(volume["image"].get("reference") or "")
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
     if volume.get("image") is not None and not volume["image"].get("pullPolicy"):

@@ -179,10 +179,11 @@ def _projected_token(found: list[Problem], at: str, part: Obj) -> None:
         found.append(problems.invalid(f"{at}.expirationSeconds", seconds, "may not specify a duration less than 10 minutes"))
     if seconds > 1 << 32:
         found.append(problems.invalid(f"{at}.expirationSeconds", seconds, "may not specify a duration larger than 2^32 seconds"))
+    path = at.partition(".sources[")[0] + ".path"  # upstream names the volume's path, not the source's
     if not part.get("path"):
-        found.append(problems.required(f"{at}.path"))
+        found.append(problems.required(path))
     else:
-        local_non_reserved_path(found, f"{at}.path", part["path"])
+        local_non_reserved_path(found, path, part["path"])
 
 
 def _projected_bundle(found: list[Problem], at: str, part: Obj) -> None:
@@ -192,7 +193,7 @@ def _projected_bundle(found: list[Problem], at: str, part: Obj) -> None:
     elif not by_name and not by_signer:
         found.append(problems.required(at, "either name or signerName must be specified"))
     elif by_name and part.get("labelSelector") is not None:
-        found.append(problems.invalid(f"{at}.labelSelector", part["labelSelector"], "labelSelector is not permitted with name"))
+        found.append(problems.invalid(f"{at}.labelSelector", part["labelSelector"], "labelSelector must be unset if name is specified"))
     if not part.get("path"):
         found.append(problems.required(f"{at}.path"))
     else:
@@ -231,8 +232,18 @@ def _csi(found: list[Problem], at: str, source: Obj) -> None:
 
 
 def _ephemeral(found: list[Problem], at: str, source: Obj) -> None:
-    if source.get("volumeClaimTemplate") is None:
+    template = source.get("volumeClaimTemplate")
+    if template is None:
         found.append(problems.required(f"{at}.volumeClaimTemplate"))
+        return
+    spec, here = template.get("spec") or {}, f"{at}.volumeClaimTemplate.spec"
+    if not spec.get("accessModes"):
+        found.append(problems.required(f"{here}.accessModes", "at least 1 access mode is required"))
+    storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    if storage is None:
+        found.append(problems.required(f"{here}.resources[storage]"))
+    elif quantity.parse(storage) <= 0:
+        found.append(problems.invalid(f"{here}.resources.requests[storage]", storage, "must be greater than zero"))
 
 
 def _git(found: list[Problem], at: str, source: Obj) -> None:

@@ -138,9 +138,12 @@ class Hierarchy:
                 (group / "cgroup.procs").write_text(str(pid))
 
     def remove_service(self) -> None:
-        """Remove the group of `place_service`; no error if it is in use by another node's."""
-        with contextlib.suppress(OSError):
-            ((self.base if self.v2 else self.base / "systemd") / self._service).rmdir()
+        """Remove the group of `place_service`, unless another node's service is in it. Blocks while ours is still dying."""
+        group = (self.base if self.v2 else self.base / "systemd") / self._service
+        for _ in range(50):
+            if _remove_tree(group):
+                return
+            time.sleep(0.01)
 
     def ensure(self, group: str) -> None:
         """Make `group` and hand the controllers down to it."""

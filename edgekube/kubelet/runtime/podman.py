@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgekube.kubelet.runtime import info as infos
+from edgekube.kubelet.runtime import mounts, info as infos
 from edgekube.kubelet.runtime import spec as specs
 from edgekube.kubelet.runtime.cgroups import Hierarchy
 from edgekube.kubelet.runtime.images import Images
@@ -70,6 +70,7 @@ class PodmanRuntime:
     async def run(self, ready: asyncio.Event) -> None:
         """Ready after the first list, or after 20 s without: the node then says that its runtime is down."""
         await asyncio.to_thread(self._sandboxes.prepare)
+        await asyncio.to_thread(mounts.share, self._config.volumes)
         up = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:

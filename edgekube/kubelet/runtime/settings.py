@@ -40,6 +40,11 @@ class RuntimeConfig:
         return self.run_dir / "podman"
 
     @property
+    def volumes(self) -> Path:
+        """One folder per pod for its volumes: shared as well, so that what the kubelet mounts there reaches podman's mount namespace."""
+        return self.data_dir / "pods"
+
+    @property
     def pods(self) -> Path:
         """One folder per sandbox, on a shared mount."""
         return self.run_dir / "pods"

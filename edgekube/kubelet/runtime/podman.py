@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgekube.kubelet.runtime import mounts, info as infos
+from edgekube.kubelet.runtime import info as infos
+from edgekube.kubelet.runtime import mounts
 from edgekube.kubelet.runtime import spec as specs
 from edgekube.kubelet.runtime.cgroups import Hierarchy
 from edgekube.kubelet.runtime.images import Images

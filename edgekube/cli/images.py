@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import sys
+import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +15,10 @@ from edgekube.cli.main import Failure, add_settings
 from edgekube.config import Settings
 from edgekube.kubelet.runtime.rest import API
 from edgekube.kubelet.runtime.settings import RuntimeConfig
+from edgekube.lib.pidfile import running
 
 _TIMEOUT_SECONDS = 600
+_START_SECONDS = 30
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -80,6 +83,7 @@ class _Connection(http.client.HTTPConnection):
 
 def _call(settings: Settings, method: str, path: str, body: IO[bytes] | None = None, name: str = "") -> Any:
     config = RuntimeConfig(data_dir=settings.data_dir, run_dir=settings.run_dir, socket=settings.container_runtime_socket)
+    _wait_for_runtime(settings, config.service_socket)
     connection = _Connection(config.service_socket)
     try:
         connection.request(method, API + path, body=_chunks(body) if body else None, headers={"Content-Type": "application/x-tar"})
@@ -97,6 +101,16 @@ def _call(settings: Settings, method: str, path: str, body: IO[bytes] | None = N
         reason = json.loads(text).get("message", text.decode(errors="replace")) if text.startswith(b"{") else text.decode(errors="replace")
         raise Failure(f"{name or path}: {reason}")
     return json.loads(text or b"null")
+
+
+def _wait_for_runtime(settings: Settings, path: Path) -> None:
+    """A server that has just become ready may still be starting its container runtime."""
+    deadline = time.monotonic() + _START_SECONDS
+    while running(settings.run_dir / "edgekube.pid") and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                return
+        time.sleep(0.05)
 
 
 def _chunks(file: IO[bytes]) -> Iterable[bytes]:

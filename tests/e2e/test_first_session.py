@@ -50,11 +50,11 @@ def test_answers_on_cluster_ip_node_port_and_name(app):
     service = app.get("service", "web")
     address, port = service["spec"]["clusterIP"], service["spec"]["ports"][0]["nodePort"]
     names = {entry["metadata"]["name"] for entry in app.get("pods", "-l", "app=web")["items"]}
-    fetch = ["busybox", "wget", "-q", "-T", "5", "-O", "-"]
-    assert {app.cluster.inside(*fetch, f"http://{address}/").strip() for _ in range(30)} == names
-    assert app.cluster.inside(*fetch, f"http://127.0.0.1:{port}/").strip() in names
+    assert {app.cluster.fetch(f"http://{address}/") for _ in range(20)} == names
+    assert app.cluster.fetch(f"http://127.0.0.1:{port}/") in names
     for name in ("web", "web.session", "web.session.svc.cluster.local"):
-        assert app.kubectl("exec", first_pod(app), "--", "wget", "-q", "-T", "5", "-O", "-", f"http://{name}/").strip() in names
+        answer = app.kubectl("exec", first_pod(app), "--", "sh", "-c", f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {name} 80")
+        assert answer.split()[-1] in names
 
 
 def test_describe_tells_the_story(app):
@@ -115,7 +115,7 @@ def test_port_forward(app):
         assert b"Forwarding from 127.0.0.1:18080" in process.stdout.readline()
         names = {entry["metadata"]["name"] for entry in app.get("pods", "-l", "app=web")["items"]}
         for _ in range(3):
-            assert app.cluster.inside("busybox", "wget", "-q", "-T", "5", "-O", "-", "http://127.0.0.1:18080/").strip() in names
+            assert app.cluster.fetch("http://127.0.0.1:18080/") in names
     finally:
         process.terminate()
         process.wait(10)

@@ -106,6 +106,11 @@ class Cluster:
         """A program in the server's network namespace."""
         return self._run([*ns.enter_command(self.netns), *argv], timeout=timeout)
 
+    def fetch(self, url: str) -> str:
+        """The body of a URL, asked for from the server's network namespace."""
+        program = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=5).read().decode())"
+        return self.inside(sys.executable, "-c", program, url).strip()
+
     def _run(self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 120) -> str:
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
         if done.returncode != 0:

@@ -135,6 +135,7 @@ class FakeRuntime:
                 pid=f"{base}/pid" if spec.share_process_namespace and not spec.host_pid else "",
                 shm=None if spec.host_ipc else Path(base, "shm"),
                 created_at=self.clock.now(),
+                host_pid=spec.host_pid,
             )
         return self._boxes[spec.pod.uid]
 

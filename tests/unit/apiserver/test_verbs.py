@@ -276,3 +276,82 @@ async def test_status_and_spec_are_written_apart():
     assert status["status"]["phase"] == "Running"
     assert status["spec"]["unschedulable"] is True
     assert (await api.ok("GET", "/api/v1/nodes/n/status"))["status"]["phase"] == "Running"
+
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+def pod(name, **spec):
+    return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "x"}], **spec}}
+
+
+async def test_pods_end_gracefully():
+    api = Api()
+    await api.ok("POST", PODS, pod("a", nodeName="n", terminationGracePeriodSeconds=20))
+    kept = await api.ok("DELETE", f"{PODS}/a")
+    assert kept["kind"] == "Pod"
+    assert (kept["metadata"]["deletionTimestamp"], kept["metadata"]["deletionGracePeriodSeconds"]) == ("2026-01-01T00:00:20Z", 20)
+    assert kept["metadata"]["generation"] == 2
+    api.clock.advance(3)
+    assert (await api.ok("DELETE", f"{PODS}/a"))["metadata"] == kept["metadata"]
+    assert (await api.ok("DELETE", f"{PODS}/a?gracePeriodSeconds=25"))["metadata"] == kept["metadata"]
+    shorter = await api.ok("DELETE", f"{PODS}/a", {"gracePeriodSeconds": 5})
+    assert (shorter["metadata"]["deletionTimestamp"], shorter["metadata"]["deletionGracePeriodSeconds"]) == ("2026-01-01T00:00:05Z", 5)
+    gone = await api.ok("DELETE", f"{PODS}/a", {"gracePeriodSeconds": 0, "preconditions": {"uid": kept["metadata"]["uid"]}})
+    assert gone["kind"] == "Pod"
+    assert (await api("GET", f"{PODS}/a"))[0] == 404
+
+
+async def test_pods_that_run_nowhere_go_at_once():
+    api = Api()
+    await api.ok("POST", PODS, pod("a"))
+    assert (await api.ok("DELETE", f"{PODS}/a"))["kind"] == "Pod"
+    assert (await api("GET", f"{PODS}/a"))[0] == 404
+
+
+async def test_a_pod_with_a_finalizer_outlives_its_grace():
+    api = Api()
+    await api.ok("POST", PODS, {**pod("a", nodeName="n"), "metadata": {"name": "a", "finalizers": ["x.io/one"]}})
+    await api.ok("DELETE", f"{PODS}/a")
+    kept = await api.ok("DELETE", f"{PODS}/a?gracePeriodSeconds=0")
+    assert kept["metadata"]["deletionGracePeriodSeconds"] == 0
+    await api.ok("PATCH", f"{PODS}/a", {"metadata": {"finalizers": []}}, MERGE)
+    assert (await api("GET", f"{PODS}/a"))[0] == 404
+
+
+async def test_applying_what_is_not_there_needs_leave_to_create():
+    api = Api()
+    api.who.denied.add(("create", "configmaps"))
+    status, _ = await api("PATCH", f"{CONFIG_MAPS}/a?fieldManager=x", config_map("a"), {"content-type": "application/apply-patch+yaml"})
+    assert status == 403
+
+
+async def test_scale():
+    api = Api()
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    labels = {"app": "web"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    await api.ok("POST", path, {"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": labels}, "template": template}})
+    scale = await api.ok("GET", f"{path}/web/scale")
+    assert (scale["apiVersion"], scale["kind"], scale["spec"]) == ("autoscaling/v1", "Scale", {"replicas": 1})
+    assert scale["status"]["selector"] == "app=web"
+    changed = await api.ok("PUT", f"{path}/web/scale", scale | {"spec": {"replicas": 4}})
+    assert changed["spec"] == {"replicas": 4}
+    assert (await api("PUT", f"{path}/web/scale", scale | {"spec": {"replicas": 5}}))[0] == 409
+    assert (await api.ok("PATCH", f"{path}/web/scale", {"spec": {"replicas": 2}}, MERGE))["spec"] == {"replicas": 2}
+    status, answer = await api("PATCH", f"{path}/web/scale", {"spec": {"replicas": -2}}, MERGE)
+    assert (status, answer["details"]["causes"][0]["field"]) == (422, "spec.replicas")
+    stored = await api.ok("GET", f"{path}/web")
+    assert (stored["spec"]["replicas"], stored["metadata"]["generation"]) == (2, 3)
+
+
+async def test_events_are_reaped_by_age():
+    from edgekube.apiserver.component import reap_events
+
+    api = Api()
+    event = {"involvedObject": {"namespace": "default", "name": "p"}, "metadata": {"name": "old"}}
+    await api.ok("POST", "/api/v1/namespaces/default/events", event)
+    api.clock.advance(1000)
+    await api.ok("POST", "/api/v1/namespaces/default/events", event | {"metadata": {"name": "new"}})
+    assert await reap_events(api.server, api.clock.now().timestamp() - 500) == 1
+    assert [item["metadata"]["name"] for item in (await api.ok("GET", "/api/v1/events"))["items"]] == ["new"]

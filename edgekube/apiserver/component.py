@@ -19,7 +19,7 @@ from edgekube.lib.clock import Clock, parse_rfc3339
 
 log = logging.getLogger(__name__)
 
-REAP_EVERY = 60.0
+REAP_EVERY = 120.0
 REAP_AT_ONCE = 200
 
 

@@ -6,130 +6,20 @@ connection at 40 KB.
 """
 
 import asyncio
-import logging
-import socket
 import ssl
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
-from edgekube.apiserver.identity import PeerCertificate
+from edgekube.apiserver.connection import NO_BODY, Connection, ConnectionSink, Done, Factory, body_of, head_of, keeps, packed
 from edgekube.apiserver.request import PushResponse, Request, Response, StreamResponse, TunnelResponse
 from edgekube.apiserver.server import Server
-from edgekube.errors import BadRequest, TooLarge
 
-log = logging.getLogger(__name__)
-
-MAX_BODY = 3 * 1024 * 1024
-SEND_BUFFER = 128 * 1024
 KEEP_ALIVE = 120.0
 GZIP_FROM = 128 * 1024
-ABORT_AFTER = 10.0  # seconds a closed watch may take to drain
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-_NO_BODY = frozenset((204, 304))
-
-
-class _Done(web.StreamResponse):
-    """Tells aiohttp that the answer has been written."""
-
-    def __init__(self, keep_alive: bool) -> None:
-        super().__init__()
-        self._keep_alive = keep_alive
-
-    async def prepare(self, request: BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: Any = b"") -> None:
-        return None
-
-
-_KEEP, _CLOSE = True, False
-
-
-class Connection(RequestHandler):
-    """One connection; knows its peer's certificate and who wants to hear of its end."""
-
-    __slots__ = ("certificate", "on_lost", "stream")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.certificate: PeerCertificate | None = None
-        self.on_lost: asyncio.Future[None] | None = None
-        self.stream: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.certificate = peer_certificate(transport)
-        self.stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self.stream = None
-        if self.on_lost is not None and not self.on_lost.done():
-            self.on_lost.set_result(None)
-
-
-def peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None:
-    """What TLS verified of the client, if it showed a certificate."""
-    subject = (transport.get_extra_info("peercert") or {}).get("subject")
-    if not subject:
-        return None
-    names: list[tuple[str, str]] = [pair for relative in subject for pair in relative]
-    common = next((value for name, value in names if name == "commonName"), "")
-    organizations = tuple(value for name, value in names if name == "organizationName")
-    tls = transport.get_extra_info("ssl_object")
-    return PeerCertificate(common, organizations, (tls.getpeercert(True) or b"") if tls is not None else b"")
-
-
-class _Factory(web.Server):
-    """Makes our kind of connection."""
-
-    def __call__(self) -> RequestHandler:
-        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
-
-
-class ConnectionSink:
-    """Pushes to one connection; satisfies request.Sink."""
-
-    __slots__ = ("_chunked", "_connection", "done")
-
-    def __init__(self, connection: Connection, chunked: bool) -> None:
-        self._connection, self._chunked = connection, chunked
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        connection.on_lost = self.done
-
-    def write(self, data: bytes, chunk: bytes) -> None:
-        stream = self._connection.stream
-        if stream is not None and not self.done.done():
-            stream.write(chunk if self._chunked else data)
-
-    def buffered(self) -> int:
-        stream = self._connection.stream
-        return 0 if stream is None else stream.get_write_buffer_size()
-
-    def close(self) -> None:
-        if self.done.done():
-            return
-        stream = self._connection.stream
-        if stream is not None:
-            if self._chunked:
-                stream.write(b"0\r\n\r\n")
-            if stream.get_write_buffer_size() > SEND_BUFFER:  # it did not read for long: do not wait for ever
-                asyncio.get_running_loop().call_later(ABORT_AFTER, _abort, self._connection)
-        self.done.set_result(None)
-
-
-def _abort(connection: Connection) -> None:
-    if connection.stream is not None and connection.stream.get_write_buffer_size() > SEND_BUFFER:
-        connection.stream.abort()
+LINE = 65536  # long selectors, long tokens
 
 
 class Front:
@@ -137,7 +27,9 @@ class Front:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._web = _Factory(self._handle, access_log=None, keepalive_timeout=KEEP_ALIVE, auto_decompress=True)
+        self._web = Factory(
+            self._handle, access_log=None, keepalive_timeout=KEEP_ALIVE, max_line_size=LINE, max_field_size=LINE, max_headers=256
+        )
         self._listeners: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
@@ -147,7 +39,7 @@ class Front:
         found: int = listener.sockets[0].getsockname()[1]
         return found
 
-    async def close(self, timeout: float = 5.0) -> None:
+    async def close(self, timeout: float = 2.0) -> None:
         """Stop to accept, end watches, let the rest finish for `timeout` seconds."""
         for listener in self._listeners:
             listener.close()
@@ -181,7 +73,7 @@ class Front:
             headers[lower] = value
 
         async def read_body() -> bytes:
-            return await _body(raw, connection)
+            return await body_of(raw, connection)
 
         return Request(
             method=raw.method,
@@ -194,35 +86,35 @@ class Front:
             head=b"",
         )
 
-    async def _whole(self, raw: BaseRequest, connection: Connection, response: Response) -> _Done:
+    async def _whole(self, raw: BaseRequest, connection: Connection, response: Response) -> Done:
         body = response.body
         if len(body) > GZIP_FROM and "gzip" in raw.headers.get("Accept-Encoding", "") and "Content-Encoding" not in response.headers:
-            body = await asyncio.to_thread(_gzip, body)
+            body = await asyncio.to_thread(packed, body)
             response.headers["Content-Encoding"] = "gzip"
-        keep = _keeps(raw)
-        head = _head(raw, response.status, response.content_type, response.headers, len(body), keep)
+        keep = keeps(raw)
+        head = head_of(raw, response.status, response.content_type, response.headers, len(body), keep)
         stream = connection.stream
         if stream is None:
-            return _Done(_CLOSE)
-        if raw.method == "HEAD" or response.status in _NO_BODY:
+            return Done(False)
+        if raw.method == "HEAD" or response.status in NO_BODY:
             body = b""
         stream.write(head + body if len(body) < GZIP_FROM else head)
         if len(body) >= GZIP_FROM:
             stream.write(body)
             await connection._drain_helper()
-        return _Done(keep)
+        return Done(keep)
 
-    async def _chunks(self, raw: BaseRequest, connection: Connection, response: StreamResponse) -> _Done:
+    async def _chunks(self, raw: BaseRequest, connection: Connection, response: StreamResponse) -> Done:
         chunked = raw.version >= (1, 1)
-        keep = chunked and _keeps(raw)
+        keep = chunked and keeps(raw)
         stream = connection.stream
         try:
             if stream is not None:
-                stream.write(_head(raw, response.status, response.content_type, response.headers, None, keep))
+                stream.write(head_of(raw, response.status, response.content_type, response.headers, None, keep))
             async for chunk in response.chunks:
                 stream = connection.stream
                 if stream is None:
-                    return _Done(_CLOSE)
+                    return Done(False)
                 if not chunk or raw.method == "HEAD":
                     continue
                 if chunked:
@@ -234,19 +126,19 @@ class Front:
             if stream is not None and chunked:
                 stream.write(b"0\r\n\r\n")
         except ConnectionError:
-            return _Done(_CLOSE)
+            return Done(False)
         finally:
             closing = getattr(response.chunks, "aclose", None)
             if closing is not None:
                 await closing()
-        return _Done(keep)
+        return Done(keep)
 
-    async def _push(self, raw: BaseRequest, connection: Connection, response: PushResponse) -> _Done:
+    async def _push(self, raw: BaseRequest, connection: Connection, response: PushResponse) -> Done:
         chunked = raw.version >= (1, 1)
         stream = connection.stream
         if stream is None:
-            return _Done(_CLOSE)
-        stream.write(_head(raw, 200, response.content_type, response.headers, None, chunked))
+            return Done(False)
+        stream.write(head_of(raw, 200, response.content_type, response.headers, None, chunked))
         sink = ConnectionSink(connection, chunked)
         try:
             response.start(sink)
@@ -254,12 +146,12 @@ class Front:
         finally:
             response.stop()
             connection.on_lost = None
-        return _Done(chunked and _keeps(raw))
+        return Done(chunked and keeps(raw))
 
-    async def _tunnel(self, raw: BaseRequest, connection: Connection, response: TunnelResponse) -> _Done:
+    async def _tunnel(self, raw: BaseRequest, connection: Connection, response: TunnelResponse) -> Done:
         stream = connection.stream
         if stream is None:
-            return _Done(_CLOSE)
+            return Done(False)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=256 * 1024, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -279,57 +171,7 @@ class Front:
         finally:
             writer.close()
             connection.connection_lost(None)
-        return _Done(_CLOSE)
-
-
-def _keeps(raw: BaseRequest) -> bool:
-    return bool(raw.keep_alive)
-
-
-def _head(raw: BaseRequest, status: int, content_type: str, headers: dict[str, str], length: int | None, keep: bool) -> bytes:
-    parts = [b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, _REASONS.get(status, b"Unknown"), content_type.encode())]
-    if "Cache-Control" not in headers:
-        parts.append(b"Cache-Control: no-cache, private\r\n")
-    parts += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
-    if length is not None:
-        if status not in _NO_BODY:
-            parts.append(b"Content-Length: %d\r\n" % length)
-    elif raw.version >= (1, 1):
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    if not keep:
-        parts.append(b"Connection: close\r\n")
-    elif raw.version < (1, 1):
-        parts.append(b"Connection: keep-alive\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
-
-
-def _gzip(body: bytes) -> bytes:
-    import gzip
-
-    return gzip.compress(body, 4)
-
-
-async def _body(raw: BaseRequest, connection: Connection) -> bytes:
-    """The whole body. Raises TooLarge, BadRequest."""
-    if not raw.body_exists:
-        return b""
-    text = f"limit is {MAX_BODY}"
-    if raw.content_length is not None and raw.content_length > MAX_BODY:
-        raise TooLarge(f"Request entity too large: {text}")
-    if raw.headers.get("Expect", "").lower() == "100-continue" and connection.stream is not None:
-        connection.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        while chunk := await raw.content.readany():
-            size += len(chunk)
-            if size > MAX_BODY:
-                raise TooLarge(f"Request entity too large: {text}")
-            pieces.append(chunk)
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise BadRequest(f"the body of the request could not be read: {error}") from error
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return Done(False)
 
 
 def server_context(certificate: Path, client_ca: Path) -> ssl.SSLContext:

@@ -8,6 +8,7 @@ many watchers hear many events (several events are then one write). Lines are ke
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from edgekube.apiserver.watchlines import Entry, Spec, bookmark_line, error_line
 from edgekube.lib import metrics
 from edgekube.lib.clock import Clock
 from edgekube.store.protocol import Event, Store
+
+log = logging.getLogger(__name__)
 
 SLOW = 256 * 1024  # bytes a client has not taken: it is left alone until it has
 KEEP_BYTES, KEEP_LINES = 8 * 1024 * 1024, 4000
@@ -91,10 +94,10 @@ class Group:
                 self.add(entry.event.revision, line)
             yield
 
-    def since(self, cursor: int) -> bytes:
-        if len(self.lines) == 1:
-            return self.lines[0][1]
-        return b"".join(self.lines[index][1] for index in range(cursor - self.base, len(self.lines)))
+    def between(self, cursor: int, head: int) -> bytes:
+        if head - cursor == 1:
+            return self.lines[cursor - self.base][1]
+        return b"".join([self.lines[index][1] for index in range(cursor - self.base, head - self.base)])
 
     def trim(self) -> None:
         """Forget the lines that everybody has."""
@@ -236,10 +239,20 @@ class Hub:
             feed = next(iter(self._dirty))
             del self._dirty[feed]
             for group in list(feed.groups.values()):
-                yield from group.take()
-                yield from self._flush(group)
+                try:
+                    yield from group.take()
+                    yield from self._flush(group)
+                except Exception:
+                    log.exception("watch failed", extra={"kind": group.spec.kind.kind})
+                    self._give_up(group)
                 group.trim()
             feed.trim()
+
+    def _give_up(self, group: Group) -> None:
+        """An object that cannot be shown ends the watches that would show it: they come back and list."""
+        group.position = group.feed.head
+        for watcher in list(group.watchers):
+            watcher.end()
 
     def _flush(self, group: Group) -> Iterator[None]:
         joined: dict[int, tuple[bytes, bytes]] = {}
@@ -258,7 +271,7 @@ class Hub:
             else:
                 pair = joined.get(watcher.cursor)
                 if pair is None:
-                    data = group.since(watcher.cursor)
+                    data = group.between(watcher.cursor, head)
                     pair = joined[watcher.cursor] = (data, frame(data))
                 watcher.sink.write(*pair)
                 watcher.cursor = head

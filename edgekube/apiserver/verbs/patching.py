@@ -90,6 +90,7 @@ async def _apply(server: "Server", op: Operation, body: Any) -> tuple[Item, bool
             if wanted["metadata"].get("uid"):
                 raise
         try:
+            server.authorize(op.user, "create", op)
             fresh = managed.apply(op, None, wanted, server.clock)
             return await create(server, op, fresh), True
         except AlreadyExists:

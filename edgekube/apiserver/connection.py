@@ -1,0 +1,171 @@
+"""One HTTP connection: whose certificate it showed, what is pushed to it, and the bytes of heads and bodies.
+
+aiohttp parses and keeps the connection; `Done` tells it that we have written the answer to the transport ourselves.
+"""
+
+import asyncio
+import socket
+from http import HTTPStatus
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+
+from edgekube.apiserver.identity import PeerCertificate
+from edgekube.errors import BadRequest, TooLarge
+
+MAX_BODY = 3 * 1024 * 1024
+BODY_SECONDS = 60.0
+SEND_BUFFER = 128 * 1024
+ABORT_AFTER = 10.0  # seconds a closed watch may take to drain
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+NO_BODY = frozenset((204, 304))
+
+
+class Done(web.StreamResponse):
+    """Tells aiohttp that the answer has been written."""
+
+    def __init__(self, keep_alive: bool) -> None:
+        super().__init__()
+        self._keep_alive = keep_alive
+
+    async def prepare(self, request: BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: Any = b"") -> None:
+        return None
+
+
+class Connection(RequestHandler):
+    """One connection; knows its peer's certificate and who wants to hear of its end."""
+
+    __slots__ = ("certificate", "on_lost", "stream")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.certificate: PeerCertificate | None = None
+        self.on_lost: asyncio.Future[None] | None = None
+        self.stream: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.certificate = peer_certificate(transport)
+        self.stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.stream = None
+        if self.on_lost is not None and not self.on_lost.done():
+            self.on_lost.set_result(None)
+
+
+def peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None:
+    """What TLS verified of the client, if it showed a certificate."""
+    subject = (transport.get_extra_info("peercert") or {}).get("subject")
+    if not subject:
+        return None
+    names: list[tuple[str, str]] = [pair for relative in subject for pair in relative]
+    common = next((value for name, value in names if name == "commonName"), "")
+    organizations = tuple(value for name, value in names if name == "organizationName")
+    tls = transport.get_extra_info("ssl_object")
+    return PeerCertificate(common, organizations, (tls.getpeercert(True) or b"") if tls is not None else b"")
+
+
+class Factory(web.Server):
+    """Makes our kind of connection."""
+
+    def __call__(self) -> RequestHandler:
+        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+
+class ConnectionSink:
+    """Pushes to one connection; satisfies request.Sink."""
+
+    __slots__ = ("_chunked", "_connection", "done")
+
+    def __init__(self, connection: Connection, chunked: bool) -> None:
+        self._connection, self._chunked = connection, chunked
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        connection.on_lost = self.done
+
+    def write(self, data: bytes, chunk: bytes) -> None:
+        stream = self._connection.stream
+        if stream is not None and not self.done.done():
+            stream.write(chunk if self._chunked else data)
+
+    def buffered(self) -> int:
+        stream = self._connection.stream
+        return 0 if stream is None else stream.get_write_buffer_size()
+
+    def close(self) -> None:
+        if self.done.done():
+            return
+        stream = self._connection.stream
+        if stream is not None:
+            if self._chunked:
+                stream.write(b"0\r\n\r\n")
+            if stream.get_write_buffer_size() > SEND_BUFFER:  # it did not read for long: do not wait for ever
+                asyncio.get_running_loop().call_later(ABORT_AFTER, _abort, self._connection)
+        self.done.set_result(None)
+
+
+def _abort(connection: Connection) -> None:
+    if connection.stream is not None and connection.stream.get_write_buffer_size() > SEND_BUFFER:
+        connection.stream.abort()
+
+
+def keeps(raw: BaseRequest) -> bool:
+    return bool(raw.keep_alive)
+
+
+def head_of(raw: BaseRequest, status: int, content_type: str, headers: dict[str, str], length: int | None, keep: bool) -> bytes:
+    parts = [b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, _REASONS.get(status, b"Unknown"), content_type.encode())]
+    if "Cache-Control" not in headers:
+        parts.append(b"Cache-Control: no-cache, private\r\n")
+    parts += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+    if length is not None:
+        if status not in NO_BODY:
+            parts.append(b"Content-Length: %d\r\n" % length)
+    elif raw.version >= (1, 1):
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    if not keep:
+        parts.append(b"Connection: close\r\n")
+    elif raw.version < (1, 1):
+        parts.append(b"Connection: keep-alive\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def packed(body: bytes) -> bytes:
+    import gzip
+
+    return gzip.compress(body, 4)
+
+
+async def body_of(raw: BaseRequest, connection: Connection) -> bytes:
+    """The whole body. Raises TooLarge, BadRequest."""
+    if not raw.body_exists:
+        return b""
+    text = f"limit is {MAX_BODY}"
+    if raw.content_length is not None and raw.content_length > MAX_BODY:
+        raise TooLarge(f"Request entity too large: {text}")
+    if raw.headers.get("Expect", "").lower() == "100-continue" and connection.stream is not None:
+        connection.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while chunk := await raw.content.readany():
+                size += len(chunk)
+                if size > MAX_BODY:
+                    raise TooLarge(f"Request entity too large: {text}")
+                pieces.append(chunk)
+    except TimeoutError as error:
+        raise BadRequest(f"the body of the request did not arrive within {BODY_SECONDS:g} s") from error
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise BadRequest(f"the body of the request could not be read: {error}") from error
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -27,8 +27,6 @@ def _shown(value: Any) -> str:
     """A value as Go's field.Error shows it: strings quoted, numbers plain, the rest as Go's JSON."""
     if isinstance(value, str):
         return quoted(value)
-    if value is None:
-        return '"null"'
     text = orjson.dumps(value).decode()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

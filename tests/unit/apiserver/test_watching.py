@@ -4,7 +4,7 @@ import asyncio
 
 from edgekube.api.catalog import CONFIG_MAP
 from edgekube.apiserver import stream
-from tests.kit.api import CONFIG_MAPS, Api, config_map
+from tests.kit.api import CONFIG_MAPS, Api, Events, config_map
 
 
 async def test_from_now_on():
@@ -172,8 +172,6 @@ async def test_many_watchers_share_the_work():
     responses = []
     for _ in range(300):
         response = await api.server.handle(api.request("GET", f"{CONFIG_MAPS}?watch=1"))
-        from tests.kit.api import Events
-
         events = Events()
         response.start(events)
         responses.append((response, events))
@@ -199,3 +197,53 @@ async def test_local_watch_yields_the_same():
                 if len(got) == 2:
                     break
     assert got == [("ADDED", "a"), ("DELETED", "a")]
+
+
+async def test_joining_while_lines_go_out_doubles_nothing():
+    api = Api()
+    opened = []
+
+    async def join():
+        query = "watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan"
+        response = await api.server.handle(api.request("GET", f"{CONFIG_MAPS}?{query}"))
+        events = Events()
+        events.start_revision = api.store.revision
+        response.start(events)
+        opened.append((response, events))
+
+    for _ in range(170):
+        await join()
+    for number in range(60):
+        await api.ok("POST", CONFIG_MAPS, config_map(f"c{number:02}"))
+        await join()
+        await asyncio.sleep(0)
+    await api.ok("POST", CONFIG_MAPS, config_map("last"))
+    for response, events in opened:
+        names, revisions = [], []
+        while not names or names[-1] != "last":
+            event = await events.next()
+            names.append(event["object"]["metadata"]["name"])
+            revisions.append(int(event["object"]["metadata"]["resourceVersion"]))
+        assert revisions == list(range(events.start_revision + 1, api.store.revision + 1))
+        response.stop()
+
+
+async def test_an_object_that_cannot_be_shown_ends_its_watches_only(monkeypatch):
+    from edgekube.apiserver.watchlines import Entry
+
+    api = Api()
+    line = Entry.line
+
+    def broken(self, spec, clock):
+        if not spec.labels.empty:
+            raise ValueError("broken")
+        return line(self, spec, clock)
+
+    monkeypatch.setattr(Entry, "line", broken)
+    async with api.watch(f"{CONFIG_MAPS}?watch=1&labelSelector=a") as bad, api.watch(f"{CONFIG_MAPS}?watch=1") as good:
+        await api.ok("POST", CONFIG_MAPS, config_map("a"))
+        assert await good.brief() == ("ADDED", "a")
+        async with asyncio.timeout(5):
+            await bad.closed.wait()
+        await api.ok("POST", CONFIG_MAPS, config_map("b"))
+        assert await good.brief() == ("ADDED", "b")

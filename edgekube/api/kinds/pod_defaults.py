@@ -79,10 +79,6 @@ def _pull_policy(image: str) -> str:
     return "Always" if _tag(image) == "latest" else "IfNotPresent"
 
 
-def _pull_policy(image: str) -> str:
-    return "Always" if _tag(image) == "latest" else "IfNotPresent"
-
-
 def _tag(image: str) -> str:
     """The tag an image name resolves to; `latest` without tag and digest."""
     rest, at, _digest = image.rsplit("/", 1)[-1].partition("@")
@@ -118,7 +114,7 @@ def _rounded(resources: Obj) -> None:
     """Amounts finer than a thousandth are rounded up."""
     for amounts in (resources.get("limits"), resources.get("requests")):
         for name, text in (amounts or {}).items():
-            if text[-1:] in ("n", "u"):
+            if amounts is not None and text[-1:] in ("n", "u"):
                 amounts[name] = quantity.rounded_to_milli(text)
 
 
@@ -182,8 +178,6 @@ def _other_sources(volume: Obj) -> None:
         volume["image"]["pullPolicy"] = _pull_policy(volume["image"].get("reference") or "")
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
-    if volume.get("image") is not None and not volume["image"].get("pullPolicy"):
-        volume["image"]["pullPolicy"] = _pull_policy(volume["image"].get("reference") or "")
     if volume.get("ephemeral") is not None:
         ((volume["ephemeral"].get("volumeClaimTemplate") or {}).get("spec") or {}).setdefault("volumeMode", "Filesystem")
     if volume.get("iscsi") is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from edgekube.api import problems, validate
 from edgekube.api.kinds import diffs
 from edgekube.api.kinds.podspec_rules import pod_spec
+from edgekube.api.kinds.semantics import settled
 from edgekube.api.types import Obj
 from edgekube.errors import Problem
 
@@ -150,8 +151,9 @@ def _immutable(found: list[Problem], spec: Obj, old: Obj) -> None:
         munged[grace] = old[grace]
     if old.get("schedulingGates"):
         _gated(found, munged, old)
-    if munged != old:
-        why = f"pod updates may not change fields other than {_UPDATABLE}\n{diffs.pod_spec(old, munged)}"
+    before, after = settled(old), settled(munged)
+    if before != after:
+        why = f"pod updates may not change fields other than {_UPDATABLE}\n{diffs.pod_spec(before, after)}"
         found.append(problems.forbidden("spec", why))
 
 
@@ -218,32 +220,43 @@ def validate_status(pod: Obj, old: Obj | None) -> Iterable[Problem]:
     if nominated and nominated != before.get("nominatedNodeName"):
         found += validate.each("status.nominatedNodeName", nominated, validate.subdomain(nominated))
     found += validate.immutable("status.qosClass", status.get("qosClass", ""), before.get("qosClass", ""))
-    policy = old["spec"].get("restartPolicy", "")
-    sidecars = {c.get("name") for c in old["spec"].get("initContainers") or () if c.get("restartPolicy")}
-    _transitions(found, "containerStatuses", status, before, policy, {c.get("name") for c in _own_policy(old)})
-    _transitions(found, "initContainerStatuses", status, before, policy, sidecars)
-    _transitions(found, "ephemeralContainerStatuses", status, before, "Never", set())
+    spec = old["spec"]
+    policy = spec.get("restartPolicy", "")
+    if policy != "Always" and not _restarts_all(spec):
+        _transitions(found, "containerStatuses", status, before, policy, spec.get("containers") or ())
+        _transitions(found, "initContainerStatuses", status, before, policy, spec.get("initContainers") or ())
+    _transitions(found, "ephemeralContainerStatuses", status, before, "Never", ())
     for field, single in (("podIPs", ""), ("hostIPs", "hostIP")):
         _addresses(found, field, status.get(field) or (), status.get(single) if single else None)
     return found
 
 
-def _own_policy(pod: Obj) -> Iterable[Obj]:
-    return (c for c in pod["spec"].get("containers") or () if c.get("restartPolicy"))
+def _restarts_all(spec: Obj) -> bool:
+    """Some container's end may start every other one again."""
+    containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+    return any(rule.get("action") == "RestartAllContainers" for c in containers for rule in c.get("restartPolicyRules") or ())
 
 
-def _transitions(found: list[Problem], field: str, status: Obj, before: Obj, policy: str, exempt: set[str | None]) -> None:
+def _transitions(found: list[Problem], field: str, status: Obj, before: Obj, policy: str, containers: Sequence[Obj]) -> None:
     """What has ended for good does not run again."""
-    if policy == "Always":
-        return
     now = {entry.get("name"): entry for entry in status.get(field) or ()}
+    known = {container.get("name"): container for container in containers}
     for index, entry in enumerate(before.get(field) or ()):
-        ended = (entry.get("state") or {}).get("terminated")
-        name = entry.get("name")
-        if ended is None or name in exempt or (ended.get("exitCode", 0) != 0 and policy == "OnFailure"):
+        ended, name = (entry.get("state") or {}).get("terminated"), entry.get("name")
+        if ended is None or name not in now or (now[name].get("state") or {}).get("terminated") is not None:
             continue
-        if name in now and (now[name].get("state") or {}).get("terminated") is None:
+        if not _runs_again(known.get(name) or {}, policy, ended.get("exitCode", 0)):
             found.append(problems.forbidden(f"status.{field}[{index}].state", "may not be transitioned to non-terminated state"))
+
+
+def _runs_again(container: Obj, policy: str, code: int) -> bool:
+    """By the container's own rules, its own policy, or the pod's."""
+    for rule in container.get("restartPolicyRules") or ():
+        codes = rule.get("exitCodes") or {}
+        if (code in (codes.get("values") or ())) == (codes.get("operator") == "In"):
+            return True
+    own = container.get("restartPolicy") or policy
+    return own == "Always" or (own == "OnFailure" and code != 0)
 
 
 def _addresses(found: list[Problem], field: str, listed: Sequence[Obj], single: str | None) -> None:

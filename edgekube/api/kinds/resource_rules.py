@@ -95,10 +95,10 @@ def requirements(
     requests: Mapping[str, str] = resources.get("requests") or {}
     huge = compute = False
     for name, text in limits.items():
-        _one(found, f"{at}.limits", name, text, check_name)
+        _one(found, at, "limits", name, text, check_name)
         huge, compute = huge or is_huge(name), compute or name in _COMPUTE
     for name, text in requests.items():
-        _one(found, f"{at}.requests", name, text, check_name)
+        _one(found, at, "requests", name, text, check_name)
         huge, compute = huge or is_huge(name), compute or name in _COMPUTE
         _against_limit(found, at, name, text, limits.get(name))
     if huge and not compute:
@@ -107,11 +107,11 @@ def requirements(
         _claims(found, f"{at}.claims", resources["claims"], claims)
 
 
-def _one(found: list[Problem], at: str, name: str, text: str, check_name: Callable[[str], Sequence[str]]) -> None:
+def _one(found: list[Problem], at: str, which: str, name: str, text: str, check_name: Callable[[str], Sequence[str]]) -> None:
     if wrong := check_name(name):
-        found += validate.each(f"{at}[{name}]", name, wrong)
+        found += validate.each(f"{at}.{which}[{name}]", name, wrong)
     if wrong := amount(name, text):
-        found += validate.each(f"{at}[{name}]", text, wrong)
+        found += validate.each(f"{at}.{which}[{name}]", text, wrong)
     if is_huge(name):
         try:
             page = quantity.parse(name.removeprefix("hugepages-"))
@@ -119,7 +119,7 @@ def _one(found: list[Problem], at: str, name: str, text: str, check_name: Callab
             return
         if page <= 0 or quantity.parse(text) % page:
             why = f"{text} is not positive integer multiple of {name}"
-            found.append(problems.invalid(f"{at}[{name}]", text, why))
+            found.append(problems.invalid(f"{at}.{which}[{name}]", text, why))
 
 
 def _against_limit(found: list[Problem], at: str, name: str, text: str, limit: str | None) -> None:
@@ -129,11 +129,18 @@ def _against_limit(found: list[Problem], at: str, name: str, text: str, limit: s
         return
     if text == limit:
         return
-    wanted, most = quantity.parse(text), quantity.parse(limit)
-    if wanted != most and not overcommits(name):
+    order = _compared(text, limit)
+    if order and not overcommits(name):
         found.append(problems.invalid(f"{at}.requests", text, f"must be equal to {name} limit of {limit}"))
-    elif wanted > most:
+    elif order > 0:
         found.append(problems.invalid(f"{at}.requests", text, f"must be less than or equal to {name} limit of {limit}"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _compared(text: str, other: str) -> int:
+    """Quantity.Cmp."""
+    left, right = quantity.parse(text), quantity.parse(other)
+    return (left > right) - (left < right)
 
 
 def _claims(found: list[Problem], at: str, listed: Sequence[Obj], known: Collection[str]) -> None:

@@ -22,7 +22,7 @@ from edgekube.errors import Problem
         (5, "5"),
         (-1, "-1"),
         (True, "true"),
-        (None, '"null"'),
+        (None, "null"),
         (["a", "b"], '["a","b"]'),
         ({"matchLabels": {"a": "<b>&"}}, r'{"matchLabels":{"a":"\u003cb\u003e\u0026"}}'),
     ],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekube.api import problems, validate
-from edgekube.api.kinds import env_rules, probe_rules, resource_rules, security_rules
+from edgekube.api.kinds import env_rules, mount_rules, probe_rules, resource_rules, security_rules
 from edgekube.api.types import Obj
 from edgekube.errors import Problem
 
@@ -124,9 +124,9 @@ def _common(found: list[Problem], at: str, container: Obj, around: Around) -> No
     if env_from := get("envFrom"):
         env_rules.env_from(found, f"{at}.envFrom", env_from)
     if get("volumeMounts"):
-        env_rules.mounts(found, f"{at}.volumeMounts", container, around.volumes)
+        mount_rules.mounts(found, f"{at}.volumeMounts", container, around.volumes)
     if get("volumeDevices"):
-        env_rules.devices(found, f"{at}.volumeDevices", container, around.volumes)
+        mount_rules.devices(found, f"{at}.volumeDevices", container, around.volumes)
     _one_of(found, f"{at}.imagePullPolicy", get("imagePullPolicy", ""), _PULL)
     if resources := get("resources"):
         resource_rules.requirements(found, f"{at}.resources", resources, around.claims)

@@ -113,7 +113,8 @@ def port_or_name(field: str, value: int | str) -> Iterator[Problem]:
 
 
 def _affinity(spec: Spec) -> Iterator[Problem]:
-    affinity, config = spec.get("sessionAffinity"), spec.get("sessionAffinityConfig")
+    affinity = spec.get("sessionAffinity")
+    config: Any = spec.get("sessionAffinityConfig")
     if not affinity:
         yield problems.required("spec.sessionAffinity")
     elif affinity not in _AFFINITIES:

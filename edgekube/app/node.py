@@ -85,6 +85,7 @@ def node_parts(plane: Plane, reload: list[Callable[[], None]]) -> Component:
         runtime=runtime.runtime,
         clock=plane.clock,
         host_logs=plane.paths.pod_logs.parent,
+        log_dir=plane.paths.pod_logs,
     )
     rotation = LogRotation(
         runtime=runtime.runtime, clock=plane.clock, max_size=runtime.config.log_max_size, max_files=runtime.config.log_max_files

@@ -61,8 +61,8 @@ def test_describe_tells_the_story(app):
     text = app.kubectl("describe", "pod", first_pod(app))
     for expected in (
         "Successfully assigned session/web-",
-        "Created container",
-        "Started container",
+        "Container created",
+        "Container started",
         "Readiness:",
         "ConfigMap (a volume populated",
     ):

@@ -95,7 +95,7 @@ def test_volumes_of_every_kind(space):
 """
     command = (
         "echo x > /empty/file && cat /cm/deep/a /single /secret/key /all/b /all/secret-key; echo; cat /down/labels; echo; "
-        "grep memory /proc/mounts | cut -d' ' -f3; touch /host-etc/x 2>&1; stat -L -c %a /cm/deep/a; wc -c < /all/token; test -s /host-etc/passwd && echo host; "
+        "grep ' /memory ' /proc/mounts | cut -d' ' -f3; touch /host-etc/x 2>&1; stat -L -c %a /cm/deep/a; wc -c < /all/token; test -s /host-etc/passwd && echo host; "
         "ls /var/run/secrets/kubernetes.io/serviceaccount"
     )
     lines = run(space, "volumes", command, spec=spec, container=container).splitlines()
@@ -197,7 +197,7 @@ def test_an_image_that_is_not_there(space):
     ],
 )
 def test_readiness(space, name, probe):
-    command = "mkdir -p /tmp/www; httpd -p 8080 -h /tmp/www; while [ ! -f /tmp/go ]; do sleep 0.1; done; touch /tmp/ok /tmp/www/ok; nc -lk -p 9090 -e true & while [ -f /tmp/go ]; do sleep 0.1; done; rm /tmp/ok /tmp/www/ok; kill %1; sleep 600"
+    command = "mkdir -p /tmp/www; httpd -p 8080 -h /tmp/www; while [ ! -f /tmp/go ]; do sleep 0.1; done; touch /tmp/ok /tmp/www/ok; while [ ! -f /tmp/stop ]; do nc -l -p 9090 -e true; done & while [ -f /tmp/go ]; do sleep 0.1; done; rm /tmp/ok /tmp/www/ok; kill %1; sleep 600"
     space.apply(pod(f"ready-{name}", command, container=f"readinessProbe: {{{probe}, periodSeconds: 1, failureThreshold: 1}}"))
     wait_until(lambda: status(space, f"ready-{name}").get("started"))
     assert status(space, f"ready-{name}")["ready"] is False

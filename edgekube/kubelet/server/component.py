@@ -54,10 +54,11 @@ class KubeletServer:
         stats: NodeStats | None = None,
         healthy: Callable[[], Awaitable[bool]] | None = None,
         host_logs: Path = Path("/var/log"),
+        log_dir: Path = Path("/var/log/pods"),
     ) -> None:
         self._address, self._port, self._tls, self._gate = address, port, tls, gate
         self._pods, self._runtime, self._host_logs, self._healthy = pods, runtime, host_logs, healthy
-        self._logs = ContainerLogs(pods=pods, runtime=runtime, clock=clock)
+        self._logs = ContainerLogs(pods=pods, runtime=runtime, clock=clock, log_dir=log_dir)
         self._usage = Usage(node_name=node_name, pods=pods, runtime=runtime, node=stats, clock=clock)
         self.port = port  # the real one once ready, when 0 was asked for
 

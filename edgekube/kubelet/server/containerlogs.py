@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from edgekube.kubelet.runtime.logs import LogOptions, read_log
+from edgekube.kubelet.runtime.logs import LogOptions, log_file, read_log
 from edgekube.kubelet.runtime.protocol import Runtime, RuntimeFailure
 from edgekube.kubelet.server.http import PLAIN, Reply, Request
 from edgekube.kubelet.server.protocol import KnownPod, Pods
@@ -87,8 +88,8 @@ def plan_log(pod: Mapping[str, Any], container: str, *, previous: bool) -> str:
 class ContainerLogs:
     """Answers log requests."""
 
-    def __init__(self, *, pods: Pods, runtime: Runtime, clock: Clock) -> None:
-        self._pods, self._runtime, self._clock = pods, runtime, clock
+    def __init__(self, *, pods: Pods, runtime: Runtime, clock: Clock, log_dir: Path) -> None:
+        self._pods, self._runtime, self._clock, self._log_dir = pods, runtime, clock, log_dir
 
     async def serve(self, request: Request, namespace: str, name: str, container: str) -> Reply:
         try:
@@ -109,8 +110,8 @@ class ContainerLogs:
         identity = plan_log(pod.obj, container, previous=previous)
         container_id = identity.partition("://")[2]
         info = await self._runtime.inspect(container_id)
-        if info is None:
-            raise NoLog(f"unable to retrieve container logs for {identity}")
+        # The containers of a finished pod are gone, its logs stay until the pod is deleted.
+        path = info.log_path if info is not None else self._left_behind(pod, container, previous=previous)
 
         async def is_over() -> bool:
             try:
@@ -119,12 +120,17 @@ class ContainerLogs:
                 return False  # podman is away for a moment: the file is still there to be followed
             return now is None or now.state == "exited"
 
-        pieces = read_log(info.log_path, options, is_over=is_over)
+        pieces = read_log(path, options, is_over=is_over)
         try:
             first = await anext(pieces, b"")
         except FileNotFoundError as error:
             raise NoLog(f"unable to retrieve container logs for {identity}: {error.strerror}") from error
         return Reply(200, _chain(first, pieces), PLAIN)
+
+    def _left_behind(self, pod: KnownPod, container: str, *, previous: bool) -> Path:
+        """The file of an attempt that the runtime no longer knows."""
+        restarts = int((find_status(pod.obj, container) or {}).get("restartCount", 0))
+        return log_file(self._log_dir, pod.ref.namespace, pod.ref.name, pod.ref.uid, container, max(0, restarts - previous))
 
 
 async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

@@ -18,6 +18,8 @@ _STANDARD = _CONTAINER | _INTEGER | frozenset((
     "requests.storage", "storage",
 ))  # fmt: skip
 NOT_INTEGER = "must be an integer"
+_Amounts = tuple[tuple[str, str], ...]
+_NameCheck = Callable[[str], Sequence[str]]
 
 
 def is_huge(name: str) -> bool:
@@ -88,11 +90,26 @@ def requirements(
     at: str,
     resources: Obj,
     claims: Collection[str],
-    check_name: Callable[[str], Sequence[str]] = container_resource_name,
+    check_name: _NameCheck = container_resource_name,
 ) -> None:
     """ValidateContainerResourceRequirements."""
     limits: Mapping[str, str] = resources.get("limits") or {}
     requests: Mapping[str, str] = resources.get("requests") or {}
+    if not _fine(tuple(limits.items()), tuple(requests.items()), check_name):
+        _amounts(found, at, limits, requests, check_name)
+    if resources.get("claims"):
+        _claims(found, f"{at}.claims", resources["claims"], claims)
+
+
+@functools.lru_cache(maxsize=1024)
+def _fine(limits: _Amounts, requests: _Amounts, check_name: _NameCheck) -> bool:
+    """Remembered: the pods of a workload all ask for the same."""
+    found: list[Problem] = []
+    _amounts(found, "", dict(limits), dict(requests), check_name)
+    return not found
+
+
+def _amounts(found: list[Problem], at: str, limits: Mapping[str, str], requests: Mapping[str, str], check_name: _NameCheck) -> None:
     huge = compute = False
     for name, text in limits.items():
         _one(found, at, "limits", name, text, check_name)
@@ -103,11 +120,9 @@ def requirements(
         _against_limit(found, at, name, text, limits.get(name))
     if huge and not compute:
         found.append(problems.forbidden(at, "HugePages require cpu or memory"))
-    if resources.get("claims"):
-        _claims(found, f"{at}.claims", resources["claims"], claims)
 
 
-def _one(found: list[Problem], at: str, which: str, name: str, text: str, check_name: Callable[[str], Sequence[str]]) -> None:
+def _one(found: list[Problem], at: str, which: str, name: str, text: str, check_name: _NameCheck) -> None:
     if wrong := check_name(name):
         found += validate.each(f"{at}.{which}[{name}]", name, wrong)
     if wrong := amount(name, text):

@@ -9,6 +9,7 @@ from edgekube.api.kind import Column, Kind
 from edgekube.api.kinds import event_rules, printing
 from edgekube.api.kinds.printing import NAME
 from edgekube.api.types import Obj
+from edgekube.api.validate import path_segment
 from edgekube.errors import Problem
 
 _RENAMED = (  # core name, events.k8s.io name
@@ -126,6 +127,7 @@ EVENT = Kind(
     short=("ev",),
     schema="io.k8s.api.core.v1.Event",
     validate=event_rules.validate_core,
+    validate_name=path_segment,  # what core/v1 has always taken
     ephemeral=True,
     allow_create_on_update=True,
     selectable=_SELECTABLE,

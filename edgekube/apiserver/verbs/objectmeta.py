@@ -12,6 +12,8 @@ from edgekube.api.types import Obj
 from edgekube.errors import Problem
 
 _RBAC = "rbac.authorization.k8s.io"
+_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+_LENIENT_GROUPS = ("coordination.k8s.io", "events.k8s.io")  # judged by the generic rules alone, as custom resources are
 _IMMUTABLE = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -33,7 +35,7 @@ def object_meta(kind: Kind, obj: Obj) -> Iterator[Problem]:
             yield problems.required("metadata.namespace")
         else:
             yield from (problems.invalid("metadata.namespace", namespace, message) for message in validate.label(namespace))
-    yield from _common(metadata)
+    yield from _common(kind, metadata)
 
 
 def object_meta_update(kind: Kind, new: Obj, old: Obj) -> Iterator[Problem]:
@@ -48,10 +50,10 @@ def object_meta_update(kind: Kind, new: Obj, old: Obj) -> Iterator[Problem]:
     for name in _IMMUTABLE:
         if metadata.get(name) != before.get(name):
             yield problems.invalid(f"metadata.{name}", metadata.get(name), "field is immutable")
-    yield from _common(metadata)
+    yield from _common(kind, metadata)
 
 
-def _common(metadata: Mapping[str, Any]) -> Iterator[Problem]:
+def _common(kind: Kind, metadata: Mapping[str, Any]) -> Iterator[Problem]:
     yield from validate.labels("metadata.labels", metadata.get("labels"))
     yield from validate.annotations("metadata.annotations", metadata.get("annotations"))
     yield from _owners(metadata.get("ownerReferences") or ())
@@ -61,6 +63,11 @@ def _common(metadata: Mapping[str, Any]) -> Iterator[Problem]:
     if "orphan" in finalizers and "foregroundDeletion" in finalizers:
         why = "finalizer orphan and foregroundDeletion cannot be both set"
         yield problems.invalid("metadata.finalizers", list(finalizers), why)
+    if kind.schema.startswith("io.k8s.api.") and kind.group not in _LENIENT_GROUPS:
+        for index, finalizer in enumerate(finalizers):
+            if "/" not in finalizer and finalizer not in _FINALIZERS:
+                why = "name is neither a standard finalizer name nor is it fully qualified"
+                yield problems.invalid(f"metadata.finalizers[{index}]", finalizer, why)
 
 
 def _owners(references: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterator
 
-from edgekube.api import problems
+from edgekube.api import ipaddresses, problems
 from edgekube.api import validate as rules
 from edgekube.api.kind import Column, Kind
 from edgekube.api.kinds import printing
 from edgekube.api.kinds.printing import AGE, NAME
-from edgekube.api.kinds.service_validation import protocol
+from edgekube.api.kinds.service_ports import protocol
 from edgekube.api.types import Obj
 from edgekube.errors import Problem
 
@@ -40,12 +40,12 @@ def validate(new: Obj, old: Obj | None) -> Iterator[Problem]:
 def _address_problems(at: str, entry: Obj, kept: Collection[str]) -> Iterator[Problem]:
     address, host, node = entry.get("ip") or "", entry.get("hostname"), entry.get("nodeName")
     if address not in kept:
-        yield from rules.each(f"{at}.ip", address, rules.ip(address))
+        yield from rules.each(f"{at}.ip", address, ipaddresses.ip(address))
     if host:
         yield from rules.each(f"{at}.hostname", host, rules.label(host))
     if node is not None:
         yield from rules.each(f"{at}.nodeName", node, rules.subdomain(node))
-    yield from rules.non_special_ip(f"{at}.ip", address)
+    yield from ipaddresses.non_special_ip(f"{at}.ip", address)
 
 
 def _port_problems(at: str, port: Obj, *, named: bool) -> Iterator[Problem]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from edgekube.api import problems
+from edgekube.api import ipaddresses, problems
 from edgekube.api import validate as rules
 from edgekube.api.kind import Column, Kind
 from edgekube.api.kinds import printing
 from edgekube.api.kinds.printing import AGE, NAME
-from edgekube.api.kinds.service_validation import protocol
+from edgekube.api.kinds.service_ports import protocol
 from edgekube.api.types import Obj
 from edgekube.errors import Problem
 
@@ -70,13 +70,13 @@ def _address_problems(at: str, address: str, kind: str, kept: Collection[str]) -
             yield from rules.each(at, address, rules.domain(address))
     if kind not in ("IPv4", "IPv6"):
         return
-    messages = () if address in kept else rules.ip(address)
+    messages = () if address in kept else ipaddresses.ip(address)
     if messages:
         yield from rules.each(at, address, messages)
         return
-    if rules.is_ipv6(address) != (kind == "IPv6"):
+    if ipaddresses.is_ipv6(address) != (kind == "IPv6"):
         yield problems.invalid(at, address, f"must be an {kind} address")
-    yield from rules.non_special_ip(at, address)
+    yield from ipaddresses.non_special_ip(at, address)
 
 
 def _hint_problems(at: str, hints: Sequence[Obj], rule: Callable[[str], Sequence[str]]) -> Iterator[Problem]:

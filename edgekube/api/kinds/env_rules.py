@@ -5,7 +5,7 @@ Each function appends to `found`; `at` is the path of what it looks at.
 
 from collections.abc import Sequence
 
-from edgekube.api import problems, quantity, validate
+from edgekube.api import ipaddresses, problems, quantity, validate
 from edgekube.api.kinds.path_rules import local_descending_path
 from edgekube.api.types import Obj
 from edgekube.errors import Problem
@@ -52,7 +52,7 @@ def ports(found: list[Problem], at: str, listed: Sequence[Obj]) -> None:
             found.append(problems.required(f"{at}[{index}].protocol"))
         elif protocol not in PROTOCOLS:
             found.append(problems.not_supported(f"{at}[{index}].protocol", protocol, PROTOCOLS))
-        if port.get("hostIP") and (wrong := validate.ip(port["hostIP"])):
+        if port.get("hostIP") and (wrong := ipaddresses.ip(port["hostIP"])):
             found += validate.each(f"{at}[{index}].hostIP", port["hostIP"], wrong)
 
 

@@ -6,7 +6,7 @@ Upstream judges updates of spec and of status by the same rules, and reports tai
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgekube.api import problems, quantity, validate
+from edgekube.api import ipaddresses, problems, quantity, validate
 from edgekube.api.types import Obj
 from edgekube.errors import Problem
 
@@ -85,10 +85,10 @@ def _addresses(status: Mapping[str, Any]) -> Iterator[Problem]:
 def _ranges(spec: Mapping[str, Any]) -> Iterator[Problem]:
     ranges = spec.get("podCIDRs") or []
     for index, text in enumerate(ranges):
-        yield from validate.each(f"{_AT_RANGES}[{index}]", text, validate.cidr(text))
+        yield from validate.each(f"{_AT_RANGES}[{index}]", text, ipaddresses.cidr(text))
     if len(ranges) < 2:
         return
-    if len(ranges) > 2 or len({validate.is_ipv6(text) for text in ranges}) < 2:
+    if len(ranges) > 2 or len({ipaddresses.is_ipv6(text) for text in ranges}) < 2:
         yield problems.invalid(_AT_RANGES, ranges, "may specify no more than one CIDR for each IP family")
     for index, text in enumerate(ranges):
         if text in ranges[:index]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from edgekube.api import problems, validate
+from edgekube.api import ipaddresses, problems, validate
 from edgekube.api.kinds import diffs
 from edgekube.api.kinds.podspec_rules import pod_spec
 from edgekube.api.kinds.semantics import settled
@@ -265,9 +265,9 @@ def _addresses(found: list[Problem], field: str, listed: Sequence[Obj], single: 
     if single is not None and addresses and addresses[0] != single:
         found.append(problems.invalid(f"{at}[0].ip", addresses[0], "must be equal to `hostIP`"))
     for index, address in enumerate(addresses):
-        found += validate.each(f"{at}[{index}]", address, validate.ip(address))
+        found += validate.each(f"{at}[{index}]", address, ipaddresses.ip(address))
     if len(addresses) > 1:
-        if len(addresses) > 2 or validate.is_ipv6(addresses[0]) == validate.is_ipv6(addresses[1]):
+        if len(addresses) > 2 or ipaddresses.is_ipv6(addresses[0]) == ipaddresses.is_ipv6(addresses[1]):
             shown = [{"IP": address} for address in addresses]
             found.append(problems.invalid(at, shown, "may specify no more than one IP for each IP family"))
         for index, address in enumerate(addresses):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgekube.api import pods, problems, quantity, validate
+from edgekube.api import ipaddresses, pods, problems, quantity, validate
 from edgekube.api.kinds import affinity_validation, container_rules, resource_rules, scheduling_rules, security_rules
 from edgekube.api.kinds.volume_rules import volumes
 from edgekube.api.types import Obj
@@ -87,7 +87,7 @@ def _rare(found: list[Problem], at: str, spec: Obj) -> None:
 
 def _host_aliases(found: list[Problem], at: str, listed: Sequence[Obj]) -> None:
     for index, alias in enumerate(listed):
-        found += validate.each(f"{at}[{index}].ip", alias.get("ip", ""), validate.ip(alias.get("ip", "")))
+        found += validate.each(f"{at}[{index}].ip", alias.get("ip", ""), ipaddresses.ip(alias.get("ip", "")))
         for number, name in enumerate(alias.get("hostnames") or ()):
             found += validate.each(f"{at}[{index}].hostnames[{number}]", name, validate.subdomain(name))
 
@@ -148,7 +148,7 @@ def _dns(found: list[Problem], at: str, config: Obj | None, policy: str) -> None
     if len(servers) > 3:
         found.append(problems.invalid(f"{at}.nameservers", servers, "must not have more than 3 nameservers"))
     for index, address in enumerate(servers):
-        found += validate.each(f"{at}.nameservers[{index}]", address, validate.ip(address))
+        found += validate.each(f"{at}.nameservers[{index}]", address, ipaddresses.ip(address))
     if len(searches) > 32:
         found.append(problems.invalid(f"{at}.searches", searches, "must not have more than 32 search paths"))
     if len(" ".join(searches)) > 2048:

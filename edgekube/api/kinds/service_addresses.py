@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgekube.api import problems, validate
+from edgekube.api import ipaddresses, problems, validate
 from edgekube.errors import Problem
 
 _FAMILIES = ("IPv4", "IPv6")
@@ -39,12 +39,12 @@ def check_addresses(spec: Spec, before: Spec) -> Iterator[Problem]:
         yield problems.invalid(_AT, addresses, "may only hold up to 2 values")
     if wrong:
         return  # what follows would be said about something that is no address
-    if len(addresses) > 1 and len({validate.is_ipv6(address) for address in addresses}) < 2:
+    if len(addresses) > 1 and len({ipaddresses.is_ipv6(address) for address in addresses}) < 2:
         yield problems.invalid(_AT, addresses, "may specify no more than one IP for each IP family")
     if is_headless(spec):
         return
     for index, (address, family) in enumerate(zip(addresses, families, strict=False)):
-        if family in _FAMILIES and (family == "IPv6") != validate.is_ipv6(address):
+        if family in _FAMILIES and (family == "IPv6") != ipaddresses.is_ipv6(address):
             yield problems.invalid(f"{_AT}[{index}]", address, f"expected an {family} value as indicated by `ipFamilies[{index}]`")
 
 
@@ -63,7 +63,7 @@ def _formats(addresses: Sequence[str], kept: Sequence[str]) -> Iterator[Problem]
             if len(addresses) > 1:
                 yield problems.invalid(_AT, addresses, "'None' must be the first and only value")
         elif address not in kept:
-            yield from validate.each(f"{_AT}[{index}]", address, validate.ip(address))
+            yield from validate.each(f"{_AT}[{index}]", address, ipaddresses.ip(address))
 
 
 def check_addresses_update(spec: Spec, before: Spec) -> Iterator[Problem]:

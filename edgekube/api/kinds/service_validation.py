@@ -7,12 +7,12 @@ misspelled here too. A service keeps what it had: addresses that were fine when 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgekube.api import problems, validate
+from edgekube.api import ipaddresses, problems, validate
 from edgekube.api.kinds.service_addresses import check_addresses, check_addresses_update, is_headless
+from edgekube.api.kinds.service_ports import check_duplicates, check_node_ports, check_ports
 from edgekube.api.types import Obj
 from edgekube.errors import Problem
 
-PROTOCOLS = ("SCTP", "TCP", "UDP")
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _AFFINITIES = ("ClientIP", "None")
 _POLICIES = ("Cluster", "Local")
@@ -35,7 +35,7 @@ def check(new: Obj, old: Obj | None) -> Iterator[Problem]:
         yield from _update(spec, before)
     yield from _annotations(new)
     yield from _type(spec)
-    yield from _ports(spec)
+    yield from check_ports(spec)
     yield from validate.labels("spec.selector", spec.get("selector"))
     yield from _affinity(spec)
     yield from check_addresses(spec, before)
@@ -44,8 +44,8 @@ def check(new: Obj, old: Obj | None) -> Iterator[Problem]:
         yield problems.required("spec.type")
     elif spec["type"] not in _TYPES:
         yield problems.not_supported("spec.type", spec["type"], _TYPES)
-    yield from _node_ports(spec)
-    yield from _duplicates(spec)
+    yield from check_node_ports(spec)
+    yield from check_duplicates(spec)
     yield from _source_ranges(new, before)
     yield from _balancer(spec)
     yield from _external_policy(spec)
@@ -79,39 +79,6 @@ def _type(spec: Spec) -> Iterator[Problem]:
         yield from validate.each("spec.externalName", target, validate.subdomain(target))
 
 
-def _ports(spec: Spec) -> Iterator[Problem]:
-    ports: Sequence[Spec] = spec.get("ports") or ()
-    names: set[str] = set()
-    for index, port in enumerate(ports):
-        at, name, number = f"spec.ports[{index}]", port.get("name") or "", port.get("port") or 0
-        if name:
-            yield from validate.each(f"{at}.name", name, validate.label(name))
-            if name in names:
-                yield problems.duplicate(f"{at}.name", name)
-            names.add(name)
-        elif len(ports) > 1:
-            yield problems.required(f"{at}.name")
-        yield from validate.each(f"{at}.port", number, validate.port_number(number))
-        yield from protocol(f"{at}.protocol", port.get("protocol"))
-        yield from port_or_name(f"{at}.targetPort", port.get("targetPort") or 0)
-        if port.get("appProtocol") is not None:
-            yield from validate.each(f"{at}.appProtocol", port["appProtocol"], validate.qualified(port["appProtocol"]))
-
-
-def protocol(field: str, found: str | None) -> Iterator[Problem]:
-    """A port's protocol is one of the three."""
-    if not found:
-        yield problems.required(field)
-    elif found not in PROTOCOLS:
-        yield problems.not_supported(field, found, PROTOCOLS)
-
-
-def port_or_name(field: str, value: int | str) -> Iterator[Problem]:
-    """ValidatePortNumOrName."""
-    messages = validate.port_number(value) if isinstance(value, int) else validate.port_name(value)
-    yield from validate.each(field, value, messages)
-
-
 def _affinity(spec: Spec) -> Iterator[Problem]:
     affinity = spec.get("sessionAffinity")
     config: Any = spec.get("sessionAffinityConfig")
@@ -138,32 +105,11 @@ def _external_addresses(spec: Spec, before: Spec) -> Iterator[Problem]:
     kept: Collection[str] = before.get("externalIPs") or ()
     for index, text in enumerate(spec.get("externalIPs") or ()):
         at = f"spec.externalIPs[{index}]"
-        messages = () if text in kept else validate.ip(text)
+        messages = () if text in kept else ipaddresses.ip(text)
         if messages:
             yield from validate.each(at, text, messages)
         else:
-            yield from validate.non_special_ip(at, text)
-
-
-def _node_ports(spec: Spec) -> Iterator[Problem]:
-    seen: set[tuple[Any, int]] = set()
-    for index, port in enumerate(spec.get("ports") or ()):
-        number = port.get("nodePort")
-        if number and spec.get("type") == "ClusterIP":
-            yield problems.forbidden(f"spec.ports[{index}].nodePort", "may not be used when `type` is 'ClusterIP'")
-        if number and (port.get("protocol"), number) in seen:
-            yield problems.duplicate(f"spec.ports[{index}].nodePort", number)
-        seen.add((port.get("protocol"), number))
-
-
-def _duplicates(spec: Spec) -> Iterator[Problem]:
-    seen: set[tuple[Any, Any]] = set()
-    for index, port in enumerate(spec.get("ports") or ()):
-        key = (port.get("protocol") or "", port.get("port") or 0)
-        if key in seen:  # shown as upstream's internal type, which has names in Go's spelling
-            shown = {"Name": "", "Protocol": key[0], "AppProtocol": None, "Port": key[1], "TargetPort": 0, "NodePort": 0}
-            yield problems.duplicate(f"spec.ports[{index}]", shown)
-        seen.add(key)
+            yield from ipaddresses.non_special_ip(at, text)
 
 
 def _source_ranges(service: Obj, before: Spec) -> Iterator[Problem]:
@@ -183,7 +129,7 @@ def _source_ranges(service: Obj, before: Spec) -> Iterator[Problem]:
     for place, text in places:
         plain = text.strip()
         if plain not in kept:
-            yield from validate.each(place, plain, validate.cidr(plain))
+            yield from validate.each(place, plain, ipaddresses.cidr(plain))
 
 
 def _balancer(spec: Spec) -> Iterator[Problem]:
@@ -256,7 +202,7 @@ def check_status(new: Obj, old: Obj | None) -> Iterator[Problem]:
         at = f"status.loadBalancer.ingress[{index}]"
         address, mode, host = entry.get("ip") or "", entry.get("ipMode"), entry.get("hostname") or ""
         if address and address not in kept:
-            yield from validate.each(f"{at}.ip", address, validate.ip(address))
+            yield from validate.each(f"{at}.ip", address, ipaddresses.ip(address))
         if address and mode is None:
             yield problems.required(f"{at}.ipMode", "must be specified when `ip` is set")
         elif mode is not None and not address:
@@ -265,7 +211,7 @@ def check_status(new: Obj, old: Obj | None) -> Iterator[Problem]:
             yield problems.not_supported(f"{at}.ipMode", mode, ("Proxy", "VIP"))
         if host:
             yield from validate.each(f"{at}.hostname", host, validate.subdomain(host))
-            if not validate.ip(host):
+            if not ipaddresses.ip(host):
                 yield problems.invalid(f"{at}.hostname", host, "must be a DNS name, not an IP address")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from edgekube.api import validate
+from edgekube.api import ipaddresses, validate
 
 LONG = "a" * 64
 RULES: list[tuple[Callable[[str], Sequence[str]], list[str], list[str]]] = [
@@ -18,8 +18,12 @@ RULES: list[tuple[Callable[[str], Sequence[str]], list[str], list[str]]] = [
     (validate.config_key, ["a", ".a", "A_b-c.d", "a" * 253], ["", "a/b", ".", "..", "..a", "a b", "a" * 254]),
     (validate.env_name, ["A", "a.b-c", "1 2", "~"], ["", "a=b", "ä", "a\n"]),
     (validate.port_name, ["a", "http", "a-1", "a" * 15], ["", "1", "a" * 16, "A", "a--b", "-a", "a-", "a_b"]),
-    (validate.ip, ["10.0.0.1", "::1", "2001:db8::1"], ["", "10.0.0", "10.0.0.256", "010.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "a"]),
-    (validate.cidr, ["10.0.0.0/8", "::/0", "2001:db8::/32"], ["", "10.0.0.0", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/08", "::ffff:10.0.0.0/120"]),
+    (ipaddresses.ip, ["10.0.0.1", "::1", "2001:db8::1"], ["", "10.0.0", "10.0.0.256", "010.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "a"]),
+    (
+        ipaddresses.cidr,
+        ["10.0.0.0/8", "::/0", "2001:db8::/32"],
+        ["", "10.0.0.0", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/08", "::ffff:10.0.0.0/120"],
+    ),
 ]
 
 
@@ -61,7 +65,7 @@ def test_messages_are_upstreams() -> None:
     ],
 )
 def test_addresses_for_traffic(address: str, why: str) -> None:
-    found = [one.message for one in validate.non_special_ip("f", address)]
+    found = [one.message for one in ipaddresses.non_special_ip("f", address)]
     assert found == ([f'Invalid value: "{address}": {why}'] if why else [])
 
 

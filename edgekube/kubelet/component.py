@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from edgekube.api import pods as pod_facts
 from edgekube.api.catalog import NODE, POD, SERVICE
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
@@ -106,6 +107,7 @@ class KubeletComponent:
         self._sandboxes: Mapping[str, Sandbox] = {}
         self._scope = TaskScope("kubelet")
         self._adopted = asyncio.Event()
+        self._shared = 0
 
     async def run(self, ready: asyncio.Event) -> None:
         """Until cancelled."""
@@ -113,26 +115,25 @@ class KubeletComponent:
         self._runtime.on_exit(lambda uid, _container: self._wake(uid))
         self._node.probes.on_change(self._wake)
         self._objects.on_change(self._wake)
-        self._reporter.on_settled(self._wake)
+        self._reporter.on_settled(self._settled)
         registered = asyncio.Event()
-        try:
-            async with asyncio.TaskGroup() as group, self._node.probes:
-                group.create_task(self._recorder.run(), name="kubelet/events")
-                group.create_task(self._agent.run(registered), name="kubelet/node")
-                group.create_task(self._reporter.run(), name="kubelet/status")
-                group.create_task(self._cache.run(), name="kubelet/cache")
-                group.create_task(self._adopt(), name="kubelet/adopt")
-                await registered.wait()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RUNTIME_PATIENCE):
-                        await self._adopted.wait()
-                ready.set()
-                await asyncio.Event().wait()
-        finally:
-            await self._scope.close()
-            await self._objects.close()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._recorder.flush()
+        async with self._node.probes:  # ends last: the workers use it
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._recorder.run(), name="kubelet/events")
+                    group.create_task(self._agent.run(registered), name="kubelet/node")
+                    group.create_task(self._reporter.run(), name="kubelet/status")
+                    group.create_task(self._cache.run(), name="kubelet/cache")
+                    group.create_task(self._adopt(), name="kubelet/adopt")
+                    await registered.wait()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(RUNTIME_PATIENCE):
+                            await self._adopted.wait()
+                    ready.set()
+                    await asyncio.Event().wait()
+            finally:
+                await self._scope.close()
+                await self._objects.close()
 
     # start
 
@@ -182,6 +183,7 @@ class KubeletComponent:
         if sandbox is None and not podspec.is_finished(pod) and not podspec.is_deleting(pod):
             self._refuse_or_take(worker, pod)
         self._workers[uid] = worker
+        self._share_out()
         self._scope.spawn(self._run_worker(worker), name=f"pod/{podspec.key(pod)}")
 
     def _refuse_or_take(self, worker: PodWorker, pod: Obj) -> None:
@@ -199,12 +201,26 @@ class KubeletComponent:
     async def _run_worker(self, worker: PodWorker) -> None:
         await worker.run()
         self._workers.pop(worker.uid, None)
+        self._share_out()
         await asyncio.to_thread(remove_pod_logs, self._config.pod_logs, worker.uid)
 
     def _wake(self, uid: str) -> None:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.wake()
+
+    def _settled(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.settled()
+
+    def _share_out(self) -> None:
+        """CPU of the Burstable class: what its pods ask for together."""
+        pods = [worker.pod for worker in self._workers.values() if not worker.over]
+        milli = sum(pod_facts.requests(pod).get("cpu", 0) for pod in pods if pod_facts.qos_class(pod) == "Burstable")
+        if milli != self._shared:
+            self._shared = milli
+            self._node.groups.share_out(milli)
 
     def _services(self, namespace: str) -> Iterable[Obj]:
         for item in self._cache.list(SERVICE, namespace):

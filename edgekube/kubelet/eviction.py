@@ -1,7 +1,8 @@
 """Memory and disk running out: conditions, and pods evicted before the kernel picks victims by itself.
 
-Hard thresholds as upstream: memory.available below the configured amount, nodefs.available < 10 %, nodefs.inodesFree < 5 %. A pressure condition
-stays for 5 minutes after it has passed. One pod at a time, ranked: over its request first, then by priority, then by how much over.
+Hard thresholds as upstream: memory.available below the configured amount, nodefs.available < 10 %, nodefs.inodesFree < 5 %.
+A pressure condition stays for 5 minutes after it has passed. One pod at a time, ranked: over its request first, then by priority,
+then by how much over.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """grpc.health.v1.Health/Check over cleartext HTTP/2, by hand: one unary call needs a preface, SETTINGS, HEADERS and DATA, and no more.
 
 Requests use HPACK literals without indexing, so nothing is compressed on the way out. Of the answer only DATA and the grpc-status trailer
-matter; its HPACK is decoded as far as needed by `h2` 's sibling `hpack` (imported when the first gRPC probe runs).
+matter; its headers are decoded by the library `hpack`.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ def _varint(number: int) -> bytes:
 
 
 async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Reply:
-    from hpack import Decoder  # imported when the first gRPC probe runs
+    from hpack import Decoder, HPACKError  # imported when the first gRPC probe runs
 
     decoder, reply = Decoder(), _Reply()
     while not reply.ended:
@@ -110,7 +110,10 @@ async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         elif kind in (_RST, _GOAWAY):
             raise GrpcFailed("the server ended the call")
         elif stream == 1:
-            _take(reply, decoder, kind, flags, payload)
+            try:
+                _take(reply, decoder, kind, flags, payload)
+            except HPACKError as error:
+                raise GrpcFailed(f"the answer's headers cannot be read: {error}") from error
     return reply
 
 

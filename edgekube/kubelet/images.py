@@ -15,6 +15,7 @@ from edgekube.kubelet.runtime.protocol import ImageInfo, Runtime, RuntimeDown, R
 from edgekube.lib.clock import Clock
 
 BASE, CAP = 10.0, 300.0
+SHOWN = 2.0  # seconds that ErrImagePull is shown before ImagePullBackOff takes over
 _NAME = re.compile(
     r"^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
     r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$"
@@ -120,7 +121,7 @@ class Images:
         delay = min(CAP, self._backoff[key][0] * 2) if key in self._backoff else BASE
         self._backoff[key] = (delay, self._clock.monotonic(), text)
         self._events.container(pod, name, "Failed", f'Failed to pull image "{image}": {text}', warning=True)
-        return ImageProblem("ErrImagePull", text, delay)
+        return ImageProblem("ErrImagePull", text, SHOWN)
 
     async def names(self, ids: Iterable[str]) -> dict[str, str]:
         """image id -> imageID as statuses show it."""

@@ -6,6 +6,7 @@ Everything here may be interrupted between steps and run again: each step looks 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from edgekube.api import pods as pod_facts
 from edgekube.api.types import Obj
@@ -119,7 +120,7 @@ class PodSync:
             await asyncio.gather(*kills)
             acted = True
         for stale in plan.remove:
-            await self._node.runtime.remove(stale)
+            await self._remove_attempt(stale)
             acted = True
         names = [*plan.start_ephemeral, *plan.start_init, *plan.start]
         names = [name for name in names if not self._must_wait(pod, name, before.get(name))]
@@ -134,6 +135,14 @@ class PodSync:
             if not started and name in plan.start_init and not podspec.is_sidecar(_container(pod, name)):
                 break
         return acted or plan.sandbox
+
+    async def _remove_attempt(self, container_id: str) -> None:
+        """An old attempt with its log: nobody can ask for it any more."""
+        info = next(one for one in self.containers if one.id == container_id)
+        await self._node.runtime.remove(container_id)
+        await asyncio.to_thread(_unlink_logs, info.log_path)
+        self._ended.pop(container_id, None)
+        self._messages.pop(container_id, None)
 
     def _must_wait(self, pod: Obj, name: str, last: ContainerInfo | None) -> bool:
         """In back-off after a crash, or after a failed start."""
@@ -188,9 +197,9 @@ class PodSync:
         count: int = status.get("restartCount") or 0
         return count + 1 if status.get("containerID") else count
 
-    def unblock(self) -> None:
+    def unblock(self, *, everything: bool = False) -> None:
         """Something that containers waited for may have changed: try at once what failed for want of it."""
-        for name in [name for name, why in self.waiting.items() if why[0] == "CreateContainerConfigError"]:
+        for name in [name for name, why in self.waiting.items() if everything or why[0] == "CreateContainerConfigError"]:
             self._blocked.pop(name, None)
         self._retry = FIRST_RETRY
 
@@ -259,6 +268,11 @@ def _read(path: object) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def _unlink_logs(path: Path) -> None:
+    for one in path.parent.glob(path.name + "*"):
+        one.unlink(missing_ok=True)
 
 
 def _container(pod: Obj, name: str) -> Obj:

@@ -9,8 +9,9 @@
                                                                                v
                                          gone from the API: logs removed <--- over ---> deleting: the API may forget it
 
-Only the newest version of the pod counts. Two ways to stop: the *pod* is to end (`update` with a deletion, `fail`, `gone`), which interrupts
-a pull or a hook and takes the pod down; or the *kubelet* stops, which cancels `run` and leaves everything as it is for the next one to adopt.
+Only the newest version of the pod counts. Two ways to stop: the *pod* is to end (`update` with a deletion, `fail`, `gone`), which
+interrupts a pull or a hook and takes the pod down; or the *kubelet* stops, which cancels `run` and leaves everything as it is for the
+next one to adopt.
 """
 
 import asyncio
@@ -26,11 +27,18 @@ from edgekube.kubelet.context import NodeContext
 from edgekube.kubelet.podsync import PodSync
 from edgekube.kubelet.reporter import merge_status
 from edgekube.kubelet.runtime.protocol import RuntimeFailure, Sandbox
-from edgekube.kubelet.status import pod_status, rejected_status
+from edgekube.kubelet.status import OURS, pod_status, rejected_status
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.tasks import TaskScope
 
 log = logging.getLogger(__name__)
+
+
+def _asked(pod: Obj) -> object:
+    """All of a pod that others decide."""
+    metadata = {name: value for name, value in pod["metadata"].items() if name not in ("resourceVersion", "managedFields")}
+    foreign = [entry for entry in (pod.get("status") or {}).get("conditions") or () if entry["type"] not in OURS]
+    return metadata, pod["spec"], foreign
 
 
 async def _outcome(work: Coroutine[Any, Any, None]) -> Exception | None:
@@ -101,13 +109,14 @@ class PodWorker:
         return self.pod if status is None else {**self.pod, "status": merge_status(self.pod.get("status") or {}, status)}
 
     def update(self, pod: Obj) -> None:
-        """A newer version from the API."""
-        self.pod = pod
+        """A newer version from the API. What only echoes our own status wakes nobody."""
+        before, self.pod = self.pod, pod
         self._node.reporter.seen(pod)
         if podspec.is_deleting(pod):
             self._end()
-        self._sync.unblock()
-        self._wake.set()
+        if _asked(before) != _asked(pod):
+            self._sync.unblock(everything=before["spec"] != pod["spec"])
+            self._wake.set()
 
     def fail(self, failure: Failure) -> None:
         """Evicted, refused, past its deadline: ends the pod with this reason. The first one stays."""
@@ -119,6 +128,11 @@ class PodWorker:
         """The API no longer has the pod."""
         self._gone = True
         self._end()
+
+    def settled(self) -> None:
+        """The API has the newest status: a pod that ends may go on."""
+        if self._ending:
+            self._wake.set()
 
     def wake(self) -> None:
         self._sync.unblock()

@@ -134,7 +134,8 @@ class CoreStore(ABC):
         write = Write(event, durable)
         self._before(write)
         if not durable and not self._busy and not self._queue:
-            self._refuse_beyond_ceiling(write)
+            if not self._safe(write):
+                raise StoreUnavailable("the disk does not take writes: no revision can be promised")
             self._publish([write])
             return event.record
         done: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
@@ -157,8 +158,8 @@ class CoreStore(ABC):
         """Called with every write that has just got its revision, before it is queued."""
 
     @abstractmethod
-    def _refuse_beyond_ceiling(self, write: Write) -> None:
-        """Raise StoreUnavailable if the revision of this ephemeral write could be used again after a crash."""
+    def _safe(self, write: Write) -> bool:
+        """Whether a crash right after publishing this ephemeral write would leave no false history behind."""
 
     @abstractmethod
     def _kick(self) -> None:
@@ -181,15 +182,7 @@ class CoreStore(ABC):
 
     def _finish(self, batch: Sequence[Write]) -> None:
         """`batch` is committed: publish it and answer its callers."""
-        good = []
-        for write in batch:
-            try:
-                if not write.durable:
-                    self._refuse_beyond_ceiling(write)
-                good.append(write)
-            except StoreUnavailable as error:
-                self._refuse(write, error)
-        self._publish(good)
+        self._publish(batch)
         failpoint.hit("store.commit.published")
 
     def _fail(self, batch: Sequence[Write], why: str) -> None:
@@ -197,7 +190,7 @@ class CoreStore(ABC):
         failed: set[str] = set()
         spared: list[Write] = []
         for write in batch:
-            if write.durable or write.key in failed:
+            if write.durable or write.key in failed or not self._safe(write):
                 failed.add(write.key)
                 self._refuse(write, StoreUnavailable(why))
             else:

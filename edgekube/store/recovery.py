@@ -3,8 +3,8 @@
     no file            a new one, complete under another name before it gets its own
     whole              taken
     not ours, newer    StoreDamaged: left untouched
-    broken             renamed to state.db.damaged-N (kept for people to look at); readable rows go into a new file;
-                       nothing readable: StoreDamaged
+    broken             renamed to state.db.damaged-N (kept for people to look at); its readable rows (salvage.py) go into a new file;
+                       nothing readable: those of the newest other *.db beside it; no such copy: StoreDamaged
 
 Safe to kill anywhere: until the final rename the next start finds either the old file or only the damaged copy, which it salvages again.
 """
@@ -14,20 +14,20 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiosqlite
 
 from edgekube.lib.files import sync_folder
+from edgekube.store import salvage
 from edgekube.store.protocol import StoreDamaged
-from edgekube.store.slotlog import Content, Row, SlotLog, run_in_thread
+from edgekube.store.slotlog import Content, SlotLog, run_in_thread
 
 log = logging.getLogger(__name__)
 
 _MAGIC = b"SQLite format 3\0"
 _LOST_REVISIONS = 100_000  # how far the revisions of unreadable rows may have been ahead
-_MISSES = 100_000
 _COMPANIONS = ("", "-wal", "-shm")
 
 
@@ -98,7 +98,7 @@ def _refuse_foreign(path: Path) -> None:
         return
     except OSError as error:
         raise StoreDamaged(f"{path} can not be read: {error.strerror}") from error
-    if start and start != _MAGIC:
+    if start and start != _MAGIC and not salvage.read(path).rows:  # ours with a broken first page goes on to recovery
         raise StoreDamaged(f"{path} is not a database; it was left as it is")
 
 
@@ -124,16 +124,19 @@ def _finish_interrupted(path: Path, history: int) -> None:
 
 def _salvage(aside: Path, path: Path, history: int) -> None:
     """Build a new database at `path` from what can be read of `aside`. Raises StoreDamaged if that is nothing."""
-    with contextlib.closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as broken:
-        rows = sorted(_readable(broken), key=lambda row: row.revision)
-        meta = _meta(broken)
-    if not rows:
+    source, found = aside, salvage.read(aside)
+    for copy in _copies(path) if not found.rows else ():
+        source, found = copy, salvage.read(copy)
+        if found.rows:
+            break
+    if not found.rows:
         raise StoreDamaged(f"{path} is damaged and no row of it can be read; it was kept as {aside}")
+    rows = [found.rows[revision] for revision in sorted(found.rows)]
     fresh = Path(f"{path}.salvaged")
     slots = SlotLog(fresh, history)
     with contextlib.closing(sqlite3.connect(fresh)) as connection:
         slots.open(connection)
-        ceiling = max(int(meta.get("ceiling", "0")), rows[-1].revision + _LOST_REVISIONS)
+        ceiling = max(_number(found.meta.get("ceiling")), rows[-1].revision + _LOST_REVISIONS)
         # every bucket lists again: versions in between may be missing
         volatile = " ".join(sorted({row.key[: row.key.find("/")] for row in rows}))
         slots.commit(rows, [("ceiling", str(ceiling)), ("volatile", volatile)])
@@ -142,27 +145,14 @@ def _salvage(aside: Path, path: Path, history: int) -> None:
     for companion in _COMPANIONS[1:]:
         Path(f"{fresh}{companion}").unlink(missing_ok=True)
     sync_folder(path.parent)
-    log.warning("database recovered", extra={"rows": len(rows), "damaged_file": str(aside)})
+    log.warning("database recovered", extra={"rows": len(rows), "source": str(source), "damaged_file": str(aside)})
 
 
-def _readable(broken: sqlite3.Connection) -> Iterator[Row]:
-    """Row by row by slot number, so that one bad page costs only its own rows."""
-    try:
-        last = broken.execute("SELECT max(id) FROM slots").fetchone()[0] or 0
-    except sqlite3.DatabaseError:
-        last = _MISSES
-    for slot in range(1, last + 1):
-        try:
-            found = broken.execute("SELECT rev, key, create_rev, state, value FROM slots WHERE id = ?", (slot,)).fetchone()
-            if found is not None:
-                revision, key, create, state, value = found
-                yield Row(revision, key, create, state > 2, zlib.decompress(value) if state in (2, 4) else bytes(value))
-        except (sqlite3.DatabaseError, zlib.error, TypeError):
-            continue
+def _copies(path: Path) -> Sequence[Path]:
+    """Other databases beside it that somebody may have kept, newest first."""
+    found = [other for other in path.parent.glob("*.db") if other != path]
+    return sorted(found, key=lambda other: other.stat().st_mtime, reverse=True)
 
 
-def _meta(broken: sqlite3.Connection) -> dict[str, str]:
-    try:
-        return dict(broken.execute("SELECT name, value FROM meta"))
-    except sqlite3.DatabaseError:
-        return {}
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 0

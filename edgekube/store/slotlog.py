@@ -11,6 +11,7 @@ A tombstone's slot is queued right behind the row it deletes, so that an old row
 Everything here is synchronous and belongs to the database thread.
 """
 
+import contextlib
 import sqlite3
 import zlib
 from collections import deque
@@ -25,6 +26,7 @@ from edgekube.store.protocol import StoreDamaged
 T = TypeVar("T")
 APPLICATION_ID = 0x656B7562  # "ekub"
 SCHEMA_VERSION = 1
+PAGE_SIZE = 4096
 _SMALL = 200  # shorter values are not worth deflating
 _PRAGMAS = (
     "locking_mode = EXCLUSIVE",
@@ -78,7 +80,7 @@ class SlotLog:
         self._connection = connection
         connection.isolation_level = None
         try:
-            connection.execute("PRAGMA page_size = 4096")
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -141,14 +143,11 @@ class SlotLog:
         connection = self._open()
         if self._suspect:
             self._heal(connection)
-        queue, slots, following = deque(self._free) if rows else self._free, dict[str, int | None](), self._next
+        plan = _Plan(self)
         try:
             failpoint.hit("store.commit.begin")
             connection.execute("BEGIN IMMEDIATE")
-            packed = []
-            for row in rows:
-                slot, following = self._place(row, queue, slots, following)
-                packed.append((slot, row.revision, row.key, row.create_revision, *_pack(row)))
+            packed = [(plan.place(row), row.revision, row.key, row.create_revision, *_pack(row)) for row in rows]
             connection.executemany(_PUT, packed)
             connection.executemany(_META, meta)
             failpoint.hit("store.commit.written")
@@ -156,41 +155,70 @@ class SlotLog:
             connection.execute("COMMIT")
         except (sqlite3.Error, OSError):
             self._suspect = True
+            with contextlib.suppress(sqlite3.Error):
+                self._heal(connection)
             raise
         failpoint.hit("store.commit.committed")
-        self._free, self._next = queue, following
-        for key, placed in slots.items():
-            if placed is None:
-                self._slots.pop(key, None)
-            else:
-                self._slots[key] = placed
+        plan.keep()
         if rows:
             self._newest = rows[-1].revision
 
-    def _place(self, row: Row, queue: deque[tuple[int, int]], slots: dict[str, int | None], following: int) -> tuple[int, int]:
-        if queue and queue[0][0] < row.revision - self._history:
-            slot = queue.popleft()[1]
-        else:
-            slot, following = following, following + 1
-        before = slots[row.key] if row.key in slots else self._slots.get(row.key)
-        if before is not None:
-            queue.append((row.revision, before))
-        if row.deleted:
-            queue.append((row.revision, slot))
-        slots[row.key] = None if row.deleted else slot
-        return slot, following
-
     def _heal(self, connection: sqlite3.Connection) -> None:
-        """After a failed commit: whatever of it reached the disk all the same is taken back."""
+        """After a failed commit: whatever of it reached the disk all the same is taken back.
+
+        A commit whose sync failed may lie complete in the WAL, where the next start would find it: another one is written over it.
+        """
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM slots WHERE rev > ?", (self._newest,))
+        connection.execute(_META, ("healed", str(self._newest)))
+        connection.execute("COMMIT")
         self._suspect = False
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             raise sqlite3.ProgrammingError("the database is closed")
         return self._connection
+
+
+class _Plan:
+    """The slots of one transaction's rows; nothing of the log changes before `keep`."""
+
+    def __init__(self, log: SlotLog) -> None:
+        self._log = log
+        self._taken = 0  # slots taken from the head of the queue
+        self._freed: list[tuple[int, int]] = []
+        self._placed: dict[str, int | None] = {}
+        self._next = log._next
+
+    def place(self, row: Row) -> int:
+        """The slot for `row`: one superseded long enough ago, else a new one."""
+        log = self._log
+        if self._taken < len(log._free) and log._free[self._taken][0] < row.revision - log._history:
+            slot = log._free[self._taken][1]
+            self._taken += 1
+        else:
+            slot, self._next = self._next, self._next + 1
+        before = self._placed[row.key] if row.key in self._placed else log._slots.get(row.key)
+        if before is not None:
+            self._freed.append((row.revision, before))
+        if row.deleted:
+            self._freed.append((row.revision, slot))
+        self._placed[row.key] = None if row.deleted else slot
+        return slot
+
+    def keep(self) -> None:
+        log = self._log
+        for _ in range(self._taken):
+            log._free.popleft()
+        log._free.extend(self._freed)
+        log._next = self._next
+        for key, slot in self._placed.items():
+            if slot is None:
+                log._slots.pop(key, None)
+            else:
+                log._slots[key] = slot
 
 
 def _pack(row: Row) -> tuple[int, bytes]:

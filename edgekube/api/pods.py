@@ -112,11 +112,15 @@ def is_terminal(pod: Obj) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
+def running_containers(pod: Obj) -> list[Obj]:
+    """The containers that run for as long as the pod does: the main ones and sidecars."""
+    spec = pod["spec"]
+    return [*(spec.get("containers") or ()), *(c for c in spec.get("initContainers") or () if sidecar(c))]
+
+
 def host_ports(pod: Obj) -> Iterator[tuple[str, str, int]]:
     """(address, protocol, port) of every port the pod takes on its node; address "0.0.0.0" is all."""
-    spec = pod["spec"]
-    running = [*(spec.get("containers") or ()), *(c for c in spec.get("initContainers") or () if sidecar(c))]
-    for container in running:
+    for container in running_containers(pod):
         for port in container.get("ports") or ():
             if port.get("hostPort"):
                 yield port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", port["hostPort"]

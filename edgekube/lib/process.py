@@ -11,6 +11,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+# What PyInstaller and systemd tell this process alone: a child that saw NOTIFY_SOCKET would speak to systemd in our name.
+_OURS = ("_PYI_", "_MEIPASS", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+
 
 class ProgramMissing(RuntimeError):
     """A program that edgekube needs is not on the host's PATH."""
@@ -31,7 +34,7 @@ class Completed:
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The host's environment for children: nothing of the frozen program's own, plus `extra`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("_PYI_", "_MEIPASS"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     original = environment.pop("LD_LIBRARY_PATH_ORIG", None)
     if original is not None:
         environment["LD_LIBRARY_PATH"] = original

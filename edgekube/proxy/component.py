@@ -1,4 +1,4 @@
-"""The service proxy of a node: reads Services and EndpointSlices, writes one nftables table.
+"""The service proxy of a node: reads Services, EndpointSlices and its own pods (for hostPort), writes one nftables table.
 
 Promises: a change reaches the kernel with the next turn of the loop, in one transaction with whatever else changed; a table that somebody
 flushed is back at once; nothing is removed when edgekube stops, and the start replaces the rules in one transaction (no packet is lost,
@@ -10,16 +10,16 @@ import logging
 from collections import Counter as Tally
 from dataclasses import dataclass, replace
 
-from edgekube.api.catalog import ENDPOINT_SLICE, SERVICE
+from edgekube.api.catalog import ENDPOINT_SLICE, POD, SERVICE
 from edgekube.api.item import Item
 from edgekube.api.types import Key
-from edgekube.client.cache import Cache
+from edgekube.client.cache import Cache, Source
 from edgekube.client.protocol import Client
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.metrics import counter, histogram
 from edgekube.lib.tasks import TaskScope
 from edgekube.proxy import conntrack
-from edgekube.proxy.model import SERVICE_NAME, Front, Plan, Target, plan_service, stale_udp
+from edgekube.proxy.model import SERVICE_NAME, Front, Plan, Target, plan_host_ports, plan_service, stale_udp
 from edgekube.proxy.nft import Nft, NftError, TableWatch
 from edgekube.proxy.ruleset import Frame, Tables, difference, tables_of, whole
 
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _SYNCS = histogram(
     "kubeproxy_sync_proxy_rules_duration_seconds", "Time of one change of the rules", buckets=(0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 )
+_PODS = "pod:"
 _FAILURES = counter("kubeproxy_sync_failures", "Changes that nftables refused")
 
 
@@ -51,10 +52,12 @@ class Proxy:
     def __init__(self, *, config: ProxyConfig, client: Client) -> None:
         self._config = config
         self._frame = Frame(table=config.table, pods=config.cluster_cidr, services=config.service_cidr)
-        self._cache = Cache(client=client, sources=(SERVICE, ENDPOINT_SLICE))
+        mine = Source(POD, fields=f"spec.nodeName={config.node_name}")
+        self._cache = Cache(client=client, sources=(SERVICE, ENDPOINT_SLICE, mine))
         self._cache.add_index(ENDPOINT_SLICE, "service", _service_of)
         self._cache.on_change(SERVICE, self._service_changed)
         self._cache.on_change(ENDPOINT_SLICE, self._slice_changed)
+        self._cache.on_change(POD, self._pod_changed)
         self._nft = Nft()
         self._plans: dict[Key, dict[Front, Target]] = {}
         self._pods: Tally[str] = Tally()
@@ -105,6 +108,11 @@ class Proxy:
             if item is not None and (name := item.labels.get(SERVICE_NAME)):
                 self._touch(Key(item.namespace, name))
 
+    def _pod_changed(self, old: Item | None, new: Item | None) -> None:
+        item = new or old
+        if item is not None and (b'"hostPort":' in item.raw or _pod_key(item.key) in self._plans):
+            self._touch(_pod_key(item.key))
+
     def _touch(self, key: Key) -> None:
         self._dirty.add(key)
         self._wake.set()
@@ -138,6 +146,9 @@ class Proxy:
             self._scope.spawn(conntrack.forget(conntrack.stale_flows(stale)), name="conntrack")
 
     def _plan(self, key: Key) -> dict[Front, Target]:
+        if key.namespace.startswith(_PODS):
+            pod = self._cache.get(POD, Key(key.namespace.removeprefix(_PODS), key.name))
+            return plan_host_ports(pod.decode()) if pod is not None else {}
         service = self._cache.get(SERVICE, key)
         if service is None:
             return {}
@@ -170,6 +181,11 @@ class Proxy:
         except NftError:  # an older version's table may have another shape
             await self._nft.apply_whole(f"add table ip {table}\ndelete table ip {table}\n" + whole(self._frame, wanted))
         self._counts = wanted.counts
+
+
+def _pod_key(key: Key) -> Key:
+    """Pods and Services share the table of plans: a namespace can not contain the mark."""
+    return Key(_PODS + key.namespace, key.name)
 
 
 def _service_of(item: Item) -> tuple[str, ...]:

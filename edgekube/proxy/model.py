@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edgekube.api import pods
 from edgekube.api.types import Key, Obj
 
 PROTOCOLS = {"TCP": "tcp", "UDP": "udp"}  # SCTP is refused when the Service is made
@@ -138,6 +139,22 @@ def _choose(candidates: Sequence[_Candidate], *, only_local: bool) -> tuple[Endp
     eligible = [c for c in candidates if c.local] if only_local else candidates
     chosen = [c.endpoint for c in eligible if c.ready] or [c.endpoint for c in eligible if c.serving and c.terminating]
     return tuple(sorted(set(chosen)))
+
+
+def plan_host_ports(pod: Obj) -> dict[Front, Target]:
+    """Ports of the node that a pod of this node asked for; none for pods that have the node's network anyway."""
+    address = (pod.get("status") or {}).get("podIP", "")
+    if not address or ":" in address or pod["spec"].get("hostNetwork") or pods.is_terminal(pod):
+        return {}
+    plan: dict[Front, Target] = {}
+    for container in pods.running_containers(pod):
+        for port in container.get("ports") or ():
+            protocol = PROTOCOLS.get(port.get("protocol") or "TCP")
+            if port.get("hostPort") and protocol is not None:
+                host = port.get("hostIP") or ""
+                front = Front("" if host in ("0.0.0.0", "::") else host, protocol, port["hostPort"])
+                plan[front] = Target((Endpoint(address, port["containerPort"]),))
+    return plan
 
 
 def stale_udp(old: Mapping[Front, Target], new: Mapping[Front, Target]) -> set[tuple[Front, Endpoint]]:

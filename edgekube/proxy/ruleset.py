@@ -2,7 +2,7 @@
 
 Traps of nft 1.0.6 that shaped this: `typeof` maps with numgen break later rules, hence the random number travels in the packet mark;
 an element is changed by deleting and adding it in one transaction; no `}` right after a statement. A TCP client gets a reset: an ICMP
-error for a route through `lo` never reaches it. Masquerading towards a pod takes the node's own address in the pod range: the pod's link has
+error for a route through `lo` never reaches it. Masquerading towards a pod takes the node's own address in the pod range: the link has
 none, so the kernel takes the first global address there is, and that is the one on `lo`.
 """
 
@@ -40,6 +40,7 @@ add rule ip {t} pre jump translate
 add rule ip {t} out jump translate
 add rule ip {t} post ct mark and {bit:#x} == {bit:#x} ct status dnat masquerade
 add rule ip {t} post ct status dnat ip saddr . ip daddr @loops masquerade
+add rule ip {t} post ct status dnat ip saddr 127.0.0.0/8 masquerade
 add rule ip {t} post ip saddr {pods} ip daddr != {{ {pods}, 224.0.0.0/4 }} masquerade
 add rule ip {t} spoof iifname "ek*" ip daddr 127.0.0.0/8 drop
 add rule ip {t} guard_forward ip daddr {services} meta l4proto tcp reject with tcp reset

@@ -115,6 +115,15 @@ def test_only_ready_pods_get_traffic(net):
     assert wait_until(lambda: shell(net, "nc -w 2 unready 80 2>/dev/null || true").strip()) == "unready"
 
 
+def test_a_host_port_leads_to_its_pod_and_goes_with_it(net):
+    net.apply(pod("host-port", "while true; do nc -l -p 8080 -e echo here; done", container="ports: [{containerPort: 8080, hostPort: 18888}]"))
+    net.kubectl("wait", "--for=condition=Ready", "pod/host-port", "--timeout=30s")
+    for address in ("127.0.0.1", "10.42.0.1"):
+        assert net.cluster.inside("busybox", "nc", "-w", "2", address, "18888").strip() == "here"
+    net.kubectl("delete", "pod", "host-port")
+    wait_until(lambda: "18888" not in net.cluster.inside("nft", "list", "ruleset"))
+
+
 def test_a_flushed_ruleset_is_back_at_once(net):
     net.cluster.inside("nft", "flush", "ruleset")
     assert wait_until(lambda: shell(net, "nc -w 1 echo 80 2>/dev/null || true").strip(), seconds=10) in backends(net)

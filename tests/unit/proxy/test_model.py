@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgekube.proxy.model import Endpoint, Front, Target, plan_service, stale_udp
+from edgekube.proxy.model import Endpoint, Front, Target, plan_host_ports, plan_service, stale_udp
 
 
 def service(**spec):
@@ -66,6 +66,18 @@ WITH_PORT = {"type": "NodePort", "ports": [{"name": "http", "port": 80, "protoco
 )
 def test_plan(spec, slices, expected):
     assert plan_service(service(**spec), slices, "pi") == expected
+
+
+def test_host_ports_of_pods():
+    ports = [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"}, {"containerPort": 9}]
+    pod = {"spec": {"containers": [{"name": "a", "ports": ports}]}, "status": {"podIP": "10.42.0.7", "phase": "Running"}}
+    assert plan_host_ports(pod) == {
+        Front("", "tcp", 8080): Target((Endpoint("10.42.0.7", 80),)),
+        Front("192.0.2.1", "udp", 53): Target((Endpoint("10.42.0.7", 53),)),
+    }
+    assert plan_host_ports({**pod, "status": {}}) == {}
+    assert plan_host_ports({**pod, "status": {"podIP": "10.42.0.7", "phase": "Succeeded"}}) == {}
+    assert plan_host_ports({**pod, "spec": {**pod["spec"], "hostNetwork": True}}) == {}
 
 
 def test_udp_flows_to_lost_endpoints_are_stale_and_so_is_the_void():

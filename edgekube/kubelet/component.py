@@ -155,9 +155,13 @@ class KubeletComponent:
         self._adopted.set()
         self._agent.kick()
         log.info("pods adopted", extra={"pods": len(self._workers), "sandboxes": len(self._sandboxes)})
-        known = set(self._workers)
-        self._scope.spawn(self._node.network.retain(sorted(known)), name="retain")
+        self._scope.spawn(self._retain(), name="retain")
         self._scope.spawn(remove_orphans(self._node, self._workers), name="orphans")
+
+    async def _retain(self) -> None:
+        """Only once the network is up: then nothing can be attached between counting the pods and detaching the others."""
+        await self._agent.network_up.wait()
+        await self._node.network.retain(list(self._workers))
 
     def _prepare_host(self) -> None:
         self._config.pods_dir.mkdir(parents=True, exist_ok=True)

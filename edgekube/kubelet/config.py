@@ -29,8 +29,6 @@ class KubeletConfig:
     lease_seconds: int = 40
     lease_renew_seconds: float = 10.0
     node_status_seconds: float = 300.0
-    health_seconds: float = 10.0  # how often the runtime is asked whether it lives
-    relist_seconds: float = 30.0  # how often containers are compared with what the workers believe
 
     @property
     def pods_dir(self) -> Path:

@@ -126,8 +126,9 @@ class Images:
     async def names(self, ids: Iterable[str]) -> dict[str, str]:
         """image id -> imageID as statuses show it."""
         for one in ids:
-            if one not in self._names and (info := await self._runtime.image(one)) is not None:
-                self._names[one] = status_name(info)
+            if one not in self._names:
+                info = await self._runtime.image(one)
+                self._names[one] = one if info is None else status_name(info)
         return {one: self._names.get(one, one) for one in ids}
 
     def forget(self, uid: str) -> None:

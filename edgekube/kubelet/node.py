@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 LEASES = "kube-node-lease"
 STARTING_SECONDS = 0.25
+RETRY_SECONDS = 1.0
 
 
 class NodeAgent:
@@ -52,6 +53,7 @@ class NodeAgent:
         self._runtime_version = ("podman", "unknown")
         self._silent = False
         self._kick = asyncio.Event()
+        self.network_up = asyncio.Event()  # set once the pod network has been ready
         self.pressure: Callable[[], Health] = Health  # set by the eviction manager
         self._disk = machines.disk(config.data_dir)
 
@@ -79,8 +81,9 @@ class NodeAgent:
                 if not self._silent:
                     log.warning("node status not written", extra={"node": self._config.node_name, "error": error.message})
                 self._silent = True
-            starting = not registered.is_set() or not self._network_ready()
-            delay = STARTING_SECONDS if starting and not self._silent else min(self._config.lease_renew_seconds, 10.0)
+            delay = self._config.lease_renew_seconds
+            if not registered.is_set() or not self._network_ready():
+                delay = STARTING_SECONDS if not self._silent else RETRY_SECONDS
             try:
                 async with asyncio.timeout(delay):
                     await self._kick.wait()
@@ -104,7 +107,9 @@ class NodeAgent:
             self._runtime_version = await self._runtime.version()
         except RuntimeDown as error:
             troubles.append(f"container runtime is down: {error}")
-        if not self._network_ready():
+        if self._network_ready():
+            self.network_up.set()
+        else:
             troubles.append(
                 "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no pod range yet"
             )

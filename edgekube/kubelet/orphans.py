@@ -46,6 +46,7 @@ async def _remove(node: NodeContext, uid: str, containers: Sequence[ContainerInf
     await asyncio.gather(*(node.runtime.stop(info.id, GRACE) for info in containers))
     for info in containers:
         await node.runtime.remove(info.id)
+    await node.network.detach(uid)
     await node.runtime.remove_sandbox(uid)
     gone = await node.volumes.remove(uid)
     return await asyncio.to_thread(node.groups.remove_pod, uid) and gone

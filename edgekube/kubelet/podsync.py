@@ -221,16 +221,22 @@ class PodSync:
             ips: Sequence[str] = ()
             if self.sandbox.net:
                 with self._gate.interruptible():
-                    ips = await node.network.attach(uid, self.sandbox.net)
+                    ips = await self._attach(uid, self.sandbox.net)
             files = await asyncio.to_thread(self._write_files, pod, ips)
         except RuntimeDown:
             raise
-        except (RuntimeFailure, RuntimeError, OSError) as error:
+        except (RuntimeFailure, OSError) as error:
             node.events.pod(pod, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}", warning=True)
             self._later()
             return None
         self._retry = FIRST_RETRY
         return Prepared(sandbox=self.sandbox, cgroup=cgroup, pod_ips=ips, volumes=volumes, files=files)
+
+    async def _attach(self, uid: str, netns: str) -> Sequence[str]:
+        try:
+            return await self._node.network.attach(uid, netns)
+        except Exception as error:  # whatever the kernel or the address pool refused: the pod waits and says why
+            raise RuntimeFailure("NetworkNotReady", f"failed to set up the network of the pod: {error}") from error
 
     async def refresh_volumes(self, pod: Obj) -> Mapping[str, Mounted] | None:
         """Set up or bring up to date. None: a volume is not ready (told in an event), `due` says when to try again."""

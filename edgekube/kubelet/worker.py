@@ -17,7 +17,7 @@ next one to adopt.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,6 @@ from edgekube.kubelet.reporter import merge_status
 from edgekube.kubelet.runtime.protocol import RuntimeFailure, Sandbox
 from edgekube.kubelet.status import OURS, pod_status, rejected_status
 from edgekube.lib.backoff import Backoff
-from edgekube.lib.tasks import TaskScope
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +38,6 @@ def _asked(pod: Obj) -> object:
     metadata = {name: value for name, value in pod["metadata"].items() if name not in ("resourceVersion", "managedFields")}
     foreign = [entry for entry in (pod.get("status") or {}).get("conditions") or () if entry["type"] not in OURS]
     return metadata, pod["spec"], foreign
-
-
-async def _outcome(work: Coroutine[Any, Any, None]) -> Exception | None:
-    """What `work` raised: its task must not be logged as dead for what the worker handles."""
-    try:
-        await work
-    except (_Interrupted, RuntimeFailure, OSError) as error:
-        return error
-    return None
 
 
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
@@ -76,9 +66,8 @@ class PodWorker:
         self._node, self.pod, self.uid = node, pod, pod["metadata"]["uid"]
         self._sync = PodSync(node, self, sandbox)
         self._wake = asyncio.Event()
-        self._scope = TaskScope("pod")
         self._open: asyncio.Task[Any] | None = None  # a pass inside something that may be cancelled
-        self._killing: asyncio.Task[Exception | None] | None = None
+        self._killing: asyncio.Task[Any] | None = None
         self._grace: float | None = None  # of the kill under way
         self._failure: Failure | None = None
         self._ending = podspec.is_deleting(pod)
@@ -162,36 +151,31 @@ class PodWorker:
     async def run(self) -> None:
         """Until the pod is gone from the API and from this node. Cancelled: leave everything as it is."""
         self._node.objects.hold(self.pod)
-        async with self._scope:
-            while not (self._gone and self._clean):
-                self._wake.clear()
-                self._sync.due = None
-                try:
-                    await self._pass()
-                    self._backoff.forget("")
-                except _Interrupted:
-                    continue
-                except (RuntimeFailure, OSError) as error:
-                    delay = self._backoff.delay("")
-                    log.warning("pod pass failed", extra={"pod": str(podspec.key(self.pod)), "error": str(error), "retry": delay})
-                    self._sync.look_at(self._node.clock.monotonic() + delay)
-                await self._pause()
+        while not (self._gone and self._clean):
+            self._wake.clear()
+            self._sync.due = None
+            try:
+                await self._pass()
+                self._backoff.forget("")
+            except _Interrupted:
+                continue
+            except (RuntimeFailure, OSError) as error:
+                log.warning("pod pass failed", extra={"pod": str(podspec.key(self.pod)), "error": str(error)})
+                self._sync.look_at(self._node.clock.monotonic() + self._backoff.delay(""))
+            except Exception:  # a fault of ours must not leave the pod without its worker
+                log.exception("pod pass broke", extra={"pod": str(podspec.key(self.pod))})
+                self._sync.look_at(self._node.clock.monotonic() + self._backoff.delay(""))
+            await self._pause()
         self._forget()
 
     async def _pass(self) -> None:
         """In a task of its own, so that interrupting it does not look like the kubelet stopping."""
-        work = _outcome(self._take_down() if self._ending else self._converge())
-        task = self._scope.spawn(work, name=self.uid)
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            task.cancel("stopping")
-            await asyncio.gather(task, return_exceptions=True)
-            raise
-        if task.cancelled():
+        work = self._take_down() if self._ending else self._converge()
+        (result,) = await asyncio.gather(work, return_exceptions=True)
+        if isinstance(result, asyncio.CancelledError):
             raise _Interrupted
-        if (error := task.result()) is not None:
-            raise error
+        if result is not None:
+            raise result
 
     async def _pause(self) -> None:
         if self._wake.is_set():
@@ -276,21 +260,21 @@ class PodWorker:
         if not silent:
             self._report(over=not running)
         while any(info.state == "running" for info in self._sync.containers):
-            self._grace = self._wanted_grace()
-            kill = self._sync.killer.kill_pod(self.pod, self._sync.containers, grace=self._grace)
-            self._killing = self._scope.spawn(_outcome(kill), name=f"{self.uid}/kill")
-            try:
-                await asyncio.wait({self._killing})
-                if not self._killing.cancelled() and (error := self._killing.result()) is not None:
-                    raise error
-            finally:
-                self._killing.cancel("stopping")
-                self._killing = None
+            (result,) = await asyncio.gather(self._kill(), return_exceptions=True)
+            if result is not None and not isinstance(result, asyncio.CancelledError):
+                raise result
             await self._sync.observe(self.view())
         node.probes.forget(self.uid)
         if not silent:
             self._report(over=True, ended=True)
         self._down = True
+
+    async def _kill(self) -> None:
+        self._killing, self._grace = asyncio.current_task(), self._wanted_grace()
+        try:
+            await self._sync.killer.kill_pod(self.pod, self._sync.containers, grace=self._grace)
+        finally:
+            self._killing = None
 
     def _wanted_grace(self) -> float:
         if self._failure is not None and self._failure.grace is not None and not podspec.is_deleting(self.pod):

@@ -44,9 +44,13 @@ class NodeNetwork:
         self._attached: dict[str, Attachment] = {}
 
     async def run(self, ready: asyncio.Event) -> None:
-        """Follow the Node until its pod range is known, then stay: attachments are made on demand."""
-        ready.set()
+        """Find what is attached, then follow the Node until its pod range is known, then stay: attachments are made on demand.
+
+        Ready before the range is known: the kubelet registers the Node that gets one. It adopts pods whose addresses it asks for, though.
+        """
         try:
+            await self._adopt()
+            ready.set()
             cidr = await self._pod_cidr()
             await self._prepare(cidr)
             await asyncio.Event().wait()
@@ -71,14 +75,18 @@ class NodeNetwork:
                 log.warning("pod range not readable", extra={"error": error.message})
                 await asyncio.sleep(1)
 
+    async def _adopt(self) -> None:
+        """What an earlier run attached. The kernel alone tells; the netlink library is not loaded to learn that there is nothing."""
+        if any(name.startswith("ek") for _, name in socket.if_nameindex()):
+            for found in await self._thread.run(links.attachments, self._config.instance):
+                self._attached[found.uid] = found
+
     async def _prepare(self, cidr: str) -> None:
         pool = Addresses(cidr)
         await self._thread.run(links.ensure_node, own=pool.own, service_cidr=self._config.service_cidr, dns=self._config.dns)
-        if any(name.startswith("ek") for _, name in socket.if_nameindex()):
-            for found in await self._thread.run(links.attachments, self._config.instance):
-                if found.address:
-                    pool.claim(found.address, found.uid)
-                self._attached[found.uid] = found
+        for found in self._attached.values():
+            if found.address:
+                pool.claim(found.address, found.uid)
         self._pool = pool
         self._pool_known.set()
         log.info("pod network ready", extra={"range": cidr, "adopted": len(self._attached)})

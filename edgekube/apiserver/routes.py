@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from edgekube import __version__
-from edgekube.api import discovery, openapi
+from edgekube.api import discovery, openapi, openapi_protobuf
 from edgekube.apiserver.codec import render
 from edgekube.apiserver.health import Health
 from edgekube.apiserver.negotiate import JSON, Output, negotiate
@@ -131,7 +131,14 @@ class Routes:
             return self._document(request, path, JSON, lambda: openapi.v3_root(kinds))
         if parts != ["v2"] and parts[:1] != ["v3"]:
             raise NotFound.path()
-        negotiate(request.headers.get("accept", ""), transform=False, protobuf=False)
+        accept = request.headers.get("accept", "")
+        if parts == ["v2"] and openapi_protobuf.preferred(accept):
+            media = openapi_protobuf.ANSWER_TYPE
+            if (path, media) not in self._documents:
+                packed = await asyncio.to_thread(lambda: openapi_protobuf.document(openapi.v2(kinds)))
+                self._documents[path, media] = (packed, _etag(packed))
+            return self._document(request, path, media, dict)
+        negotiate(accept, transform=False, protobuf=False)
         if (path, JSON) not in self._documents:
             wanted = "/".join(parts[1:])
             body = await asyncio.to_thread(lambda: openapi.v3(kinds, wanted) if wanted else openapi.v2(kinds))

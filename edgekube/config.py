@@ -50,6 +50,7 @@ class Settings:
     eviction_hard_memory: str = setting("100Mi", "free memory below which pods are evicted")
     container_log_max_size: str = setting("10Mi", "size at which a container's log is rotated")
     container_log_max_files: int = setting(5, "log files kept per container")
+    shutdown_grace_seconds: int = setting(20, "how long pods may take to end when the machine shuts down")
     container_runtime_socket: str = setting("", "socket of a podman service to use instead of our own")
     resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
     write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)")

@@ -23,6 +23,7 @@ from edgekube.store.protocol import StoreDamaged, StoreUnavailable
 log = logging.getLogger(__name__)
 
 _SWITCH_SECONDS = 0.0005  # the store's thread gets the interpreter back in half a millisecond instead of five
+_SHUTDOWN_MARGIN = 15  # seconds to ask systemd for beyond what pods may take
 _KNOWN = (StoreDamaged, StoreUnavailable, StartTimeout, OSError)
 
 
@@ -71,6 +72,22 @@ async def _until_stopped(settings: Settings, run_server: Callable[[Settings, asy
         loop.add_signal_handler(number, stop.set)
     await run_server(settings, stop, _announce)
     notify("STOPPING=1")
+    if not settings.disable_agent:
+        await asyncio.to_thread(_end_pods_with_machine, settings)
+
+
+def _end_pods_with_machine(settings: Settings) -> None:
+    """Only when the machine goes down: stopping edgekube alone leaves its pods as they are."""
+    from edgekube.app import shutdown
+    from edgekube.app.removal import runtime_config
+    from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
+
+    if not shutdown.machine_stops():
+        return
+    grace = settings.shutdown_grace_seconds
+    notify(f"EXTEND_TIMEOUT_USEC={(grace + _SHUTDOWN_MARGIN) * 1_000_000}")
+    hierarchy = Hierarchy()
+    shutdown.end_pods(hierarchy, PodGroups(hierarchy, runtime_config(settings).cgroup_root), grace=grace)
 
 
 def _announce() -> None:

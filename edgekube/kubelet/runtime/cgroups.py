@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ _V1 = (
     "rdma",
     "misc",
 )
+_HELPERS = frozenset(("pause", "conmon"))  # groups below pod<uid> that are no container's
 _WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc")
 
 
@@ -137,6 +138,10 @@ class Hierarchy:
                 group.mkdir(exist_ok=True)
                 (group / "cgroup.procs").write_text(str(pid))
 
+    def kill_service(self) -> None:
+        """SIGKILL what `place_service` put aside, and what it has started."""
+        self.kill(self._service)
+
     def remove_service(self) -> None:
         """Remove the group of `place_service`, unless another node's service is in it. Blocks while ours is still dying."""
         group = (self.base if self.v2 else self.base / "systemd") / self._service
@@ -209,11 +214,13 @@ class Hierarchy:
         if limits.pids and self.has("pids"):
             self.file("pids", group, "pids.max").write_text(str(limits.pids))
 
-    def processes(self, group: str) -> set[int]:
-        """Every process in `group` and below."""
+    def processes(self, group: str, *, without: Collection[str] = ()) -> set[int]:
+        """Every process in `group` and below, but not in the groups that are called `without`."""
         found: set[int] = set()
         for tree in self.trees():
             for file in (tree / group.lstrip("/")).rglob("cgroup.procs"):
+                if file.parent.name in without:
+                    continue
                 with contextlib.suppress(OSError):
                     found.update(int(line) for line in file.read_text().split())
         return found
@@ -288,6 +295,10 @@ class PodGroups:
                 for path in (tree / parent).glob("pod*"):
                     found[path.name.removeprefix("pod")] = f"/{parent}/{path.name}"
         return found
+
+    def workload(self) -> set[int]:
+        """Processes of containers, of all pods: not those that hold a pod's namespaces or watch its containers."""
+        return self.hierarchy.processes(f"/{self.root}", without=_HELPERS)
 
     def remove_pod(self, uid: str) -> bool:
         """Idempotent; True once it is gone. Blocks: call it in a thread."""

@@ -216,9 +216,7 @@ def test_kill_9_under_traffic_loses_no_request_and_restarts_nothing(space):
     traffic = Traffic(space.cluster, space.get("service", "web")["spec"]["clusterIP"], 80)
     for _ in range(2):
         space.cluster.kill()
-        started = time.monotonic()
         space.cluster.start()
-        assert time.monotonic() - started < 10  # generous: other tests share the cores; tests/bench measures it
         space.kubectl("create", "configmap", f"after-{time.time_ns()}")
     traffic.stop()
     space.kubectl("wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=30s")

@@ -10,12 +10,15 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import orjson
 
 from edgekube.api import quantity
 from edgekube.app.paths import Paths, paths_of
 from edgekube.config import Settings
+from edgekube.kubelet.orphans import remove_pod_logs
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 from edgekube.kubelet.runtime.protocol import RuntimeDown
 from edgekube.kubelet.runtime.rest import RestError
@@ -26,6 +29,8 @@ from edgekube.lib.files import mounts_below, remove_tree
 from edgekube.lib.process import ProgramMissing
 from edgekube.network.component import remove_network
 from edgekube.proxy.component import remove_rules
+from edgekube.store.protocol import StoreDamaged, StoreUnavailable
+from edgekube.store.sqlite import open_store
 
 _MNT_DETACH = 2
 _VOLUMES = frozenset(("volumes",))
@@ -63,6 +68,9 @@ async def remove_all(settings: Settings, *, delete_volumes: bool, say: Callable[
         await remove_rules(settings.instance)
     links = await remove_network(settings.instance)
     say(f"{links} links, the nftables table")
+    if paths.is_default:
+        uids = await known_pods(paths.database) if await asyncio.to_thread(paths.database.exists) else ()
+        await asyncio.to_thread(remove_logs, paths, uids)
     await asyncio.to_thread(_remove_files, settings, paths, delete_volumes, say)
 
 
@@ -91,8 +99,6 @@ def _remove_files(settings: Settings, paths: Paths, delete_volumes: bool, say: C
     for folder in (paths.run, paths.data):
         for point in mounts_below(folder):
             libc.umount2(point.encode(), _MNT_DETACH)
-    if paths.is_default:
-        _remove_logs(paths)
     for folder, keep in ((paths.run, frozenset[str]()), (paths.data, frozenset[str]() if delete_volumes else _used(paths))):
         if folder.exists():
             remove_tree(folder, keep=keep)
@@ -109,8 +115,23 @@ def _used(paths: Paths) -> frozenset[str]:
     return _VOLUMES if any((paths.data / "volumes").glob("*")) else frozenset()
 
 
-def _remove_logs(paths: Paths) -> None:
-    """Logs of our pods: the folders that links of ours point into, then the links."""
+async def known_pods(database: Path) -> Sequence[str]:
+    """uids of the pods in the state, which is read once more before it is deleted; none if it is beyond recovery."""
+    try:
+        store = await open_store(database)
+    except (StoreDamaged, StoreUnavailable, OSError):
+        return ()
+    try:
+        records, _ = store.range("pods/")
+        return [orjson.loads(record.value)["metadata"]["uid"] for record in records]
+    finally:
+        await store.close()
+
+
+def remove_logs(paths: Paths, uids: Sequence[str]) -> None:
+    """Logs of our pods: of those in the state, also of finished ones, and whatever links of ours point into. Then the links."""
+    for uid in uids:
+        remove_pod_logs(paths.pod_logs, uid)
     for link in paths.container_links.glob("*.log") if paths.container_links.is_dir() else ():
         target = Path(os.readlink(link)) if link.is_symlink() else None
         if target is not None and target.is_relative_to(paths.pod_logs):

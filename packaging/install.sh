@@ -4,7 +4,7 @@
 #   packaging/install.sh [flags for `edgekube server`...]
 #
 # Needs root on Debian 12/13 or Ubuntu 22.04+, the distribution's packages and PyPI. Installs what is missing, makes a Python
-# environment of its own in /usr/local/lib/edgekube, puts `edgekube` on the PATH, and returns when the cluster is ready.
+# environment of its own in /usr/local/lib/edgekube, puts `edgekube` on the PATH, and returns when the node is ready.
 # With systemd the cluster is the service `edgekube`; without, a background process (log: /var/log/edgekube.log).
 set -eu
 
@@ -56,18 +56,24 @@ install_program() {
     done
 }
 
+wait_for_node() {
+    # shellcheck disable=SC2086  # the flags, as words
+    "$LAUNCHER" status --wait 60 --node --quiet $1
+}
+
 start_with_systemd() {
     sed "s|^ExecStart=.*|ExecStart=$LAUNCHER server$1|" "$HERE/systemd/edgekube.service" >/etc/systemd/system/edgekube.service
     systemctl daemon-reload
     systemctl enable -q edgekube.service
     systemctl restart edgekube.service || fail "the service did not start: see journalctl -u edgekube"
+    wait_for_node "$1" || fail "the node did not become ready: see journalctl -u edgekube"
 }
 
 start_in_background() {
     # shellcheck disable=SC2086  # the flags, as words
     "$LAUNCHER" stop >/dev/null 2>&1 || true
     setsid nohup "$LAUNCHER" server $1 >>"$LOG" 2>&1 </dev/null &
-    "$LAUNCHER" status --wait 60 --quiet || { tail -n 3 "$LOG" >&2; fail "the cluster did not become ready: see $LOG"; }
+    wait_for_node "$1" || { tail -n 3 "$LOG" >&2; fail "the cluster did not become ready: see $LOG"; }
 }
 
 install_packages

@@ -69,23 +69,26 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.text, description=command.text, argument_default=argparse.SUPPRESS)
         sub.add_argument("--config", metavar="PATH", help=f"configuration file (default {_CONFIG_FILE})")
-        add_settings(sub, everything=command.name == "server")
+        add_settings(sub, everything=command.name in _TAKE_ALL, shown=command.name == "server")
         if command is chosen and (add := getattr(_module(command), "arguments", None)) is not None:
             add(sub)
     return parser
 
 
 _EVERYWHERE = ("data-dir", "run-dir", "node-name", "write-kubeconfig")
+_TAKE_ALL = ("server", "status")  # an installer asks for the status with the flags that it has started the server with
 
 
-def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False) -> None:
-    """The settings as flags: all of them, or those by which an installation is found."""
+def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, shown: bool = False) -> None:
+    """The settings as flags: all of them, or those by which an installation is found. Help names all only if they are `shown`."""
     for spec in dataclasses.fields(config.Settings):
         key = config.key_of(spec.name)
         if not (everything or key in _EVERYWHERE):
             continue
         default = spec.default
         text = f"{spec.metadata['help']} (default {default})" if default not in ("", (), False) else spec.metadata["help"]
+        if not (shown or key in (*_EVERYWHERE, "https-port")):
+            text = argparse.SUPPRESS
         if isinstance(default, bool):
             parser.add_argument(f"--{key}", nargs="?", const="true", metavar="BOOL", help=text)
         elif isinstance(default, tuple):

@@ -19,7 +19,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
     if not pid:
         print("edgekube is not running")
         return 0
-    if _service_active():
+    if _is_the_service(pid):
         subprocess.run(["systemctl", "stop", "edgekube.service"], check=False)
     stop_process(pid)
     print(f"edgekube (process {pid}) has stopped; its pods keep running")
@@ -45,7 +45,9 @@ def stop_process(pid: int) -> None:
         os.close(descriptor)
 
 
-def _service_active() -> bool:
+def _is_the_service(pid: int) -> bool:
+    """A service must be stopped by systemd, which would start it again. Other servers on this machine are none of its business."""
     if not os.path.isdir("/run/systemd/system"):
         return False
-    return subprocess.run(["systemctl", "is-active", "-q", "edgekube.service"], check=False).returncode == 0
+    asked = ["systemctl", "show", "--property=MainPID", "--value", "edgekube.service"]
+    return subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip() == str(pid)

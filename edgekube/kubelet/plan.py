@@ -63,6 +63,11 @@ def latest(containers: Sequence[ContainerInfo]) -> dict[str, ContainerInfo]:
     return found
 
 
+def latest_ended(containers: Sequence[ContainerInfo]) -> dict[str, ContainerInfo]:
+    """The newest attempt of each container that has ended: back-off counts from there, also while a newer one runs and fails its probes."""
+    return latest([info for info in containers if info.state == "exited"])
+
+
 def previous(containers: Sequence[ContainerInfo], name: str) -> ContainerInfo | None:
     """The attempt before the newest, if it still exists."""
     attempts = sorted((c for c in containers if c.name == name), key=lambda c: (c.attempt, c.created_at))

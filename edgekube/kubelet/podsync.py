@@ -15,7 +15,7 @@ from edgekube.kubelet.context import Interruptible, NodeContext
 from edgekube.kubelet.hostfiles import HostFiles
 from edgekube.kubelet.killer import Killer
 from edgekube.kubelet.messages import termination_message
-from edgekube.kubelet.plan import Plan, latest, plan_pod
+from edgekube.kubelet.plan import Plan, latest, latest_ended, plan_pod
 from edgekube.kubelet.restarts import CrashLoop
 from edgekube.kubelet.runtime.cgroups import Limits
 from edgekube.kubelet.runtime.protocol import ContainerInfo, RuntimeDown, RuntimeFailure, Sandbox, SandboxSpec
@@ -111,7 +111,7 @@ class PodSync:
 
     async def act(self, pod: Obj, plan: Plan) -> bool:
         """Carry the plan out; whether something was done, so that another look is due. Raises RuntimeDown."""
-        before, acted = latest(self.containers), False
+        ended, acted = latest_ended(self.containers), False  # what is killed now counts the next time
         if plan.kill:
             kills = []
             for kill in plan.kill:
@@ -123,14 +123,14 @@ class PodSync:
             await self._remove_attempt(stale)
             acted = True
         names = [*plan.start_ephemeral, *plan.start_init, *plan.start]
-        names = [name for name in names if not self._must_wait(pod, name, before.get(name))]
+        names = [name for name in names if not self._must_wait(pod, name, ended.get(name))]
         if not names and not (plan.sandbox and self.sandbox is None):
             return acted
         prepared = await self._prepare(pod)
         if prepared is None:
             return acted
         for name in names:
-            started = await self._start(pod, name, before.get(name), prepared)
+            started = await self._start(pod, name, ended.get(name), prepared)
             acted = acted or started
             if not started and name in plan.start_init and not podspec.is_sidecar(_container(pod, name)):
                 break
@@ -150,7 +150,7 @@ class PodSync:
         if self._blocked.get(name, 0.0) > now:
             self.look_at(self._blocked[name])
             return True
-        if last is None or last.state != "exited" or podspec.find_container(pod, name) in podspec.ephemeral_containers(pod):
+        if last is None or podspec.find_container(pod, name) in podspec.ephemeral_containers(pod):
             return False
         left = self._loop.remaining(name, self._ended[last.id], now)
         if left <= 0:
@@ -167,7 +167,7 @@ class PodSync:
 
     async def _start(self, pod: Obj, name: str, last: ContainerInfo | None, prepared: Prepared) -> bool:
         container, now = _container(pod, name), self._node.clock.monotonic()
-        if last is not None and last.state == "exited":
+        if last is not None:
             self._loop.restarted(name, self._ended[last.id], now)
         attempt = await self._attempt(pod, name)
         try:

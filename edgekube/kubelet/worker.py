@@ -198,6 +198,7 @@ class PodWorker:
         await self._sync.observe(self.view())
         for _ in range(1000):
             if self._past_deadline():
+                self._node.events.pod(self.pod, *DEADLINE)
                 self.fail(Failure(*DEADLINE))
                 return
             pod = self.view()

@@ -170,6 +170,8 @@ async def test_liveness_restarts_and_readiness_gates_traffic(node):
     await node.until("web", lambda p: container(p).get("restartCount", 0) >= 1)
     assert await node.event("web", "Unhealthy") == "Liveness probe failed: not today"
     assert await node.event("web", "Killing") == "Container main failed liveness probe, will be restarted"
+    found = await node.until("web", lambda p: container(p)["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff")
+    assert container(found)["restartCount"] == 2  # the first restart is free, the second counts from the end of the first attempt
 
 
 async def test_readiness_follows_the_probe(node):
@@ -190,6 +192,7 @@ async def test_active_deadline(node):
     found = await node.phase("web", "Failed")
     assert found["status"]["reason"] == "DeadlineExceeded"
     assert found["status"]["message"] == "Pod was active on the node longer than the specified deadline"
+    assert await node.event("web", "DeadlineExceeded") == "Pod was active on the node longer than the specified deadline"
 
 
 async def test_a_pod_too_big_is_refused(node):

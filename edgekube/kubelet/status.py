@@ -12,6 +12,7 @@ from edgekube.api import pods as pod_facts
 from edgekube.api.types import Obj
 from edgekube.kubelet import conditions, podspec
 from edgekube.kubelet.plan import latest, previous
+from edgekube.kubelet.restarts import should_restart
 from edgekube.kubelet.runtime.protocol import ContainerInfo
 from edgekube.lib.clock import rfc3339
 
@@ -130,7 +131,7 @@ def _container_status(pod: Obj, container: Obj, seen: Observation, *, init: bool
     old = podspec.status_of(pod, name)
     newest = latest(seen.containers).get(name)
     status = _unseen(pod, container, old) if newest is None else _seen(container, newest, old, seen, init=init)
-    if why := seen.waiting.get(name):
+    if (why := seen.waiting.get(name)) and (newest is None or should_restart(pod, container, newest)):
         _make_waiting(status, why)
     status["resources"] = container.get("resources") or {}
     if requests := (container.get("resources") or {}).get("requests"):

@@ -106,6 +106,12 @@ def test_crash_loop_moves_the_end_to_last_state():
     assert made["phase"] == "Running"
 
 
+def test_what_will_not_be_restarted_does_not_wait():
+    found = pod(spec("a"), spec("b"), restartPolicy="Never")
+    made = status(found, [info("a"), info("b", "exited", code=128)], waiting={"b": ("RunContainerError", "no such file")})
+    assert made["containerStatuses"][1]["state"]["terminated"]["exitCode"] == 128
+
+
 def test_a_restarted_container_counts_and_remembers():
     made = status(pod(), [info(state="exited", code=3), info(attempt=1)], messages={"main-0": "bye"})
     entry = made["containerStatuses"][0]

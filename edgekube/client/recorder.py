@@ -7,7 +7,9 @@ never raises into its caller, never waits for the API, and costs no wake-up when
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from edgekube.api.catalog import EVENT
@@ -15,7 +17,7 @@ from edgekube.api.kind import Kind
 from edgekube.api.types import Obj
 from edgekube.client.correlate import Correlator, Known, Sighting
 from edgekube.client.protocol import Client, PatchType
-from edgekube.errors import ApiError, NotFound, ServerTimeout, ServiceUnavailable, Timeout, TooManyRequests
+from edgekube.errors import AlreadyExists, ApiError, NotFound, ServerTimeout, ServiceUnavailable, Timeout, TooManyRequests
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock, rfc3339, rfc3339_micro
 from edgekube.lib.metrics import counter
@@ -44,6 +46,7 @@ class _Queued:
     related: Obj | None
     moment: str
     moment_micro: str
+    stamp: int
 
 
 class Recorder:
@@ -54,16 +57,24 @@ class Recorder:
         self._client, self._component, self._clock, self._host, self._series = client, component, clock, host, series
         self._queue: asyncio.Queue[_Queued] = asyncio.Queue(QUEUE)
         self._correlator = Correlator()
+        self._last_stamp = 0
 
     def event(self, ref: Obj, kind: str, reason: str, message: str, *, action: str = "", related: Obj | None = None) -> None:
         """Something happened to what `ref` names (see `reference`). `kind` is NORMAL or WARNING."""
         subject = (ref.get("kind"), ref.get("namespace"), ref.get("name"), ref.get("uid"), ref.get("apiVersion"), ref.get("fieldPath"))
         now = self._clock.now()
-        queued = _Queued(ref, Sighting(subject, kind, reason, message[:1024], action), related, rfc3339(now), rfc3339_micro(now))
+        queued = _Queued(
+            ref, Sighting(subject, kind, reason, message[:1024], action), related, rfc3339(now), rfc3339_micro(now), self._stamp(now)
+        )
         try:
             self._queue.put_nowait(queued)
         except asyncio.QueueFull:
             DROPPED.inc()
+
+    def _stamp(self, now: datetime) -> int:
+        """Nanoseconds for an Event's name: never twice the same, and what happened later sorts behind, as clients list by name."""
+        self._last_stamp = max(int(now.timestamp() * 1_000_000) * 1000 + secrets.randbelow(1000), self._last_stamp + 1)
+        return self._last_stamp
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Write what is queued, until cancelled."""
@@ -92,6 +103,8 @@ class Recorder:
             try:
                 await self._write_once(queued, message, known)
                 return
+            except AlreadyExists:  # another reporter, the same object, the same nanosecond
+                queued = replace(queued, stamp=queued.stamp + 1 + secrets.randbelow(1000))
             except (ServiceUnavailable, Timeout, ServerTimeout, TooManyRequests):
                 if attempt == TRIES - 1:
                     raise
@@ -119,7 +132,7 @@ class Recorder:
 
     def _fresh(self, queued: _Queued, message: str, namespace: str) -> Obj:
         sighting = queued.sighting
-        name = f"{queued.ref.get('name', '')[:230]}.{secrets.token_hex(8)}"
+        name = f"{queued.ref.get('name', '')[:230]}.{queued.stamp:x}"
         event: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Event",
@@ -133,7 +146,11 @@ class Recorder:
         }
         if self._series:
             event |= {"eventTime": queued.moment_micro, "action": sighting.action or sighting.reason, "source": {}}
-            event |= {"firstTimestamp": None, "lastTimestamp": None, "reportingInstance": self._host or self._component}
+            event |= {
+                "firstTimestamp": None,
+                "lastTimestamp": None,
+                "reportingInstance": self._host or f"{self._component}-{socket.gethostname()}",
+            }
         else:
             source = {"component": self._component} | ({"host": self._host} if self._host else {})
             event |= {"source": source, "firstTimestamp": queued.moment, "lastTimestamp": queued.moment, "count": 1, "eventTime": None}

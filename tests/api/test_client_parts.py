@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 from datetime import UTC, datetime
 
 import pytest
@@ -19,9 +20,9 @@ from edgekube.client.faulty import Fault, FaultyClient
 from edgekube.client.http import HttpClient, HttpConfig
 from edgekube.client.leases import Election, ElectionConfig
 from edgekube.client.recorder import NORMAL, Recorder, reference
-from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable, Timeout
+from edgekube.errors import AlreadyExists, Expired, Forbidden, NotFound, ServiceUnavailable, Timeout
 from edgekube.lib import pki
-from edgekube.lib.clock import SystemClock
+from edgekube.lib.clock import FakeClock, SystemClock
 from edgekube.store.memory import MemoryStore
 from tests.api.controlplane import AllowAll, Nobody
 
@@ -95,12 +96,33 @@ async def test_series_as_the_scheduler_writes_them(client):
     (event,) = await events(client)
     assert (event["action"], event["reportingComponent"], event["series"]["count"]) == ("Scheduling", "default-scheduler", 2)
     assert event["eventTime"]
+    assert event["reportingInstance"] == f"default-scheduler-{socket.gethostname()}"
     (other,) = await events(client, EVENT_V1)
     assert (other["note"], other["reportingController"], other["regarding"]["name"]) == (
         "0/1 nodes are available",
         "default-scheduler",
         "web",
     )
+
+
+async def test_events_list_in_the_order_they_happened(client):
+    clock = FakeClock()  # stands still: the names must differ all the same
+    recorder = Recorder(client=client, component="x", clock=clock)
+    async with running(recorder.run()):
+        for number in range(20):
+            recorder.event(REF, NORMAL, f"R{number}", "b")
+        await recorder.flush()
+    found = sorted(await events(client), key=lambda event: event["metadata"]["name"])
+    assert [event["reason"] for event in found] == [f"R{number}" for number in range(20)]
+
+
+async def test_a_name_that_another_reporter_took_is_changed(client):
+    client.faults = [Fault(verb="create", kind=EVENT, error=AlreadyExists("taken"), times=1)]
+    recorder = Recorder(client=client, component="x", clock=SystemClock())
+    async with running(recorder.run()):
+        recorder.event(REF, NORMAL, "A", "b")
+        await recorder.flush()
+    assert [event["reason"] for event in await events(client)] == ["A"]
 
 
 async def test_trouble_with_events_never_reaches_who_reports(client):

@@ -67,7 +67,7 @@ async def remove_all(settings: Settings, *, delete_volumes: bool, say: Callable[
     with contextlib.suppress(ProgramMissing):
         await remove_rules(settings.instance)
     links = await remove_network(settings.instance)
-    say(f"{links} links, the nftables table")
+    say(f"{links} links, the nftables table" if links else "the nftables table")
     if paths.is_default:
         uids = await known_pods(paths.database) if await asyncio.to_thread(paths.database.exists) else ()
         await asyncio.to_thread(remove_logs, paths, uids)

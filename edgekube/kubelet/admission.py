@@ -10,23 +10,24 @@ from edgekube.api import pods as pod_facts
 from edgekube.api import quantity
 from edgekube.api.types import Obj
 from edgekube.kubelet import security
-from edgekube.kubelet.resources import effective_requests
+from edgekube.kubelet.demands import Demand, demand
 
 Refusal = tuple[str, str]
 
 
-def refuse(pod: Obj, node: Obj, others: Sequence[Obj], *, memory_pressure: bool = False) -> Refusal | None:
-    """None: take it. `others` are the pods that use the node already."""
+def refuse(pod: Obj, node: Obj, others: Sequence[Demand], *, memory_pressure: bool = False) -> Refusal | None:
+    """None: take it. `others` is what the pods on the node take already."""
     if memory_pressure and pod_facts.qos_class(pod) == "BestEffort" and not _tolerates_pressure(pod):
         return "Evicted", "The node had condition: [MemoryPressure]. "
     if why := security.forbidden_sysctl(pod):
         return "SysctlForbidden", why
-    if found := _resources(pod, node, others):
+    own = demand(pod)
+    if found := _resources(own, node, others):
         return found
     if not matches_node(pod, node):
         return "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
-    taken = {port for other in others for port in pod_facts.host_ports(other)}
-    if any(_clash(port, taken) for port in pod_facts.host_ports(pod)):
+    taken = {port for other in others for port in other.ports}
+    if any(_clash(port, taken) for port in own.ports):
         return "NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
     if not _tolerated(pod, node):
         return "TaintToleration", "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"
@@ -40,12 +41,12 @@ def _tolerates_pressure(pod: Obj) -> bool:
     )
 
 
-def _resources(pod: Obj, node: Obj, others: Sequence[Obj]) -> Refusal | None:
+def _resources(own: Demand, node: Obj, others: Sequence[Demand]) -> Refusal | None:
     allocatable: Mapping[str, str] = (node.get("status") or {}).get("allocatable") or {}
-    wanted = effective_requests(pod)
+    wanted = own.requests
     used: dict[str, int] = {}
     for other in others:
-        for name, amount in effective_requests(other).items():
+        for name, amount in other.requests.items():
             used[name] = used.get(name, 0) + amount
     for name in ("pods", *sorted(wanted.keys() - {"pods"})):
         amount = wanted[name]

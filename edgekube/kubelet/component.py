@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from edgekube.api import pods as pod_facts
 from edgekube.api.catalog import NODE, POD, SERVICE
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
@@ -24,6 +23,7 @@ from edgekube.kubelet import podspec
 from edgekube.kubelet.admission import refuse
 from edgekube.kubelet.config import KubeletConfig
 from edgekube.kubelet.context import Groups, NodeContext
+from edgekube.kubelet.demands import Demands
 from edgekube.kubelet.eviction import Pressure, Usage, eviction_failure, rank
 from edgekube.kubelet.happenings import PodEvents
 from edgekube.kubelet.images import Images
@@ -104,6 +104,7 @@ class KubeletComponent:
             memory=self._machine.memory,
         )
         self._workers: dict[str, PodWorker] = {}
+        self._demands = Demands()
         self._sandboxes: Mapping[str, Sandbox] = {}
         self._scope = TaskScope("kubelet")
         self._adopted = asyncio.Event()
@@ -195,7 +196,9 @@ class KubeletComponent:
         known = self._agent.node if node is None else node.decode()
         if known is None or not (known.get("status") or {}).get("allocatable"):
             return
-        others = [other.pod for other in self._workers.values() if not other.over and not podspec.is_finished(other.view())]
+        others = [
+            self._demands.of(other.pod) for other in self._workers.values() if not other.over and not podspec.is_finished(other.view())
+        ]
         refusal = refuse(pod, known, others, memory_pressure=self._pressure.must_evict)
         if refusal is not None:
             reason, message = refusal
@@ -205,6 +208,7 @@ class KubeletComponent:
     async def _run_worker(self, worker: PodWorker) -> None:
         await worker.run()
         self._workers.pop(worker.uid, None)
+        self._demands.drop(worker.uid)
         self._share_out()
         await asyncio.to_thread(remove_pod_logs, self._config.pod_logs, worker.uid)
 
@@ -220,8 +224,7 @@ class KubeletComponent:
 
     def _share_out(self) -> None:
         """CPU of the Burstable class: what its pods ask for together."""
-        pods = [worker.pod for worker in self._workers.values() if not worker.over]
-        milli = sum(pod_facts.requests(pod).get("cpu", 0) for pod in pods if pod_facts.qos_class(pod) == "Burstable")
+        milli = sum(self._demands.of(worker.pod).burstable for worker in self._workers.values() if not worker.over)
         if milli != self._shared:
             self._shared = milli
             self._node.groups.share_out(milli)

@@ -1,6 +1,7 @@
 """Small pure decisions: host files, security, resources, credentials, admission, restarts, names."""
 
 import base64
+import copy
 from pathlib import Path
 
 import orjson
@@ -9,6 +10,7 @@ import pytest
 from edgekube.kubelet import hostfiles, podspec, resources, security
 from edgekube.kubelet.admission import matches_node, refuse
 from edgekube.kubelet.credentials import lookup
+from edgekube.kubelet.demands import Demands, demand
 from edgekube.kubelet.hostfiles import Resolver, parse_resolver, pod_resolver
 from edgekube.kubelet.images import default_policy
 from edgekube.kubelet.killer import container_grace
@@ -150,11 +152,17 @@ def test_admission(fields, reason):
 
 def test_admission_of_resources():
     big = pod(spec(resources={"requests": {"cpu": "1500m"}}), tolerations=TOLERANT)
-    assert refuse(big, NODE, [big]) == ("OutOfcpu", "Node didn't have enough resource: cpu, requested: 1500, used: 1500, capacity: 2000")
+    assert refuse(big, NODE, [demand(big)]) == (
+        "OutOfcpu",
+        "Node didn't have enough resource: cpu, requested: 1500, used: 1500, capacity: 2000",
+    )
     small = pod(tolerations=TOLERANT)
-    assert refuse(small, NODE, [small] * 3) == ("OutOfpods", "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3")
+    assert refuse(small, NODE, [demand(small)] * 3) == (
+        "OutOfpods",
+        "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3",
+    )
     port = pod(spec(ports=[{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}]), tolerations=TOLERANT)
-    assert refuse(port, NODE, [port])[0] == "NodePorts"
+    assert refuse(port, NODE, [demand(port)])[0] == "NodePorts"
     assert refuse(pod(), NODE, [], memory_pressure=True) == ("Evicted", "The node had condition: [MemoryPressure]. ")
 
 
@@ -217,3 +225,16 @@ def test_statuses_are_merged_with_what_others_own():
     assert made["nominatedNodeName"] == "n"
     assert same({"a": None, "b": [], "c": 1}, {"c": 1})
     assert not same({"c": 2}, {"c": 1})
+
+
+def test_demands_are_worked_out_once_for_each_version_of_a_spec():
+    first = pod(spec(resources={"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}))
+    demands = Demands()
+    found = demands.of(first)
+    assert (found.burstable, found.requests["cpu"], found.requests["pods"]) == (100, 100, 1)
+    assert demands.of(copy.deepcopy(first)) is found
+    resized = copy.deepcopy(first)
+    resized["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "200m"
+    assert demands.of(resized).burstable == 200
+    demands.drop(first["metadata"]["uid"])
+    assert demands.of(first) == found

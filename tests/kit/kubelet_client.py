@@ -6,7 +6,7 @@ import os
 import ssl
 import struct
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from tests.kit.fake_runtime import pod_ref
 
 @dataclass
 class FewPods:
-    """The Pods protocol over a list."""
+    """The Pods protocol over a list. As the kubelet does, it makes its answers anew for every question."""
 
     known: list[KnownPod] = field(default_factory=list)
 
     def pods(self) -> list[KnownPod]:
-        return self.known
+        return [replace(pod) for pod in self.known]
 
     def find(self, namespace: str, name: str, uid: str = "") -> KnownPod | None:
         return next((p for p in self.known if (p.ref.namespace, p.ref.name) == (namespace, name) and uid in ("", p.ref.uid)), None)

@@ -61,7 +61,7 @@ class Usage:
         node = {"nodeName": self._node_name, **(await self._node.node() if self._node is not None else {})}
         pods = []
         for pod in self._pods.pods():
-            mine = [sample for sample in samples if sample.pod is pod]
+            mine = [sample for sample in samples if sample.pod.ref.uid == pod.ref.uid]
             if mine:
                 pods.append(await self._pod(pod, mine, only_cpu_and_memory=only_cpu_and_memory))
         return {"node": node, "pods": pods}

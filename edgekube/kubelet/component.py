@@ -105,6 +105,7 @@ class KubeletComponent:
         )
         self._workers: dict[str, PodWorker] = {}
         self._demands = Demands()
+        self._sharing = False
         self._sandboxes: Mapping[str, Sandbox] = {}
         self._scope = TaskScope("kubelet")
         self._adopted = asyncio.Event()
@@ -188,7 +189,7 @@ class KubeletComponent:
         if sandbox is None and not podspec.is_finished(pod) and not podspec.is_deleting(pod):
             self._refuse_or_take(worker, pod)
         self._workers[uid] = worker
-        self._share_out()
+        self._share_soon()
         self._scope.spawn(self._run_worker(worker), name=f"pod/{podspec.key(pod)}")
 
     def _refuse_or_take(self, worker: PodWorker, pod: Obj) -> None:
@@ -196,20 +197,23 @@ class KubeletComponent:
         known = self._agent.node if node is None else node.decode()
         if known is None or not (known.get("status") or {}).get("allocatable"):
             return
-        others = [
-            self._demands.of(other.pod) for other in self._workers.values() if not other.over and not podspec.is_finished(other.view())
-        ]
+        others = [self._demands.of(other.pod) for other in self._workers.values() if not other.over and not self._finished(other)]
         refusal = refuse(pod, known, others, memory_pressure=self._pressure.must_evict)
         if refusal is not None:
             reason, message = refusal
             self._node.events.pod(pod, reason, message, warning=True)
             worker.fail(Failure(reason, f"Pod was rejected: {message}", refused=True))
 
+    def _finished(self, worker: PodWorker) -> bool:
+        """By the newest status; without merging it, since this is asked of every pod for every new one."""
+        status = self._node.reporter.current(worker.uid)
+        return podspec.is_finished(worker.pod if status is None else {"status": status})
+
     async def _run_worker(self, worker: PodWorker) -> None:
         await worker.run()
         self._workers.pop(worker.uid, None)
         self._demands.drop(worker.uid)
-        self._share_out()
+        self._share_soon()
         await asyncio.to_thread(remove_pod_logs, self._config.pod_logs, worker.uid)
 
     def _wake(self, uid: str) -> None:
@@ -222,8 +226,15 @@ class KubeletComponent:
         if worker is not None:
             worker.settled()
 
+    def _share_soon(self) -> None:
+        """Once for all pods that come or go in this turn of the loop."""
+        if not self._sharing:
+            self._sharing = True
+            asyncio.get_running_loop().call_soon(self._share_out)
+
     def _share_out(self) -> None:
         """CPU of the Burstable class: what its pods ask for together."""
+        self._sharing = False
         milli = sum(self._demands.of(worker.pod).burstable for worker in self._workers.values() if not worker.over)
         if milli != self._shared:
             self._shared = milli

@@ -35,10 +35,11 @@ class Demands:
     def of(self, pod: Obj) -> Demand:
         uid, spec = pod["metadata"]["uid"], pod["spec"]
         known = self._known.get(uid)
-        if known is None or (known[0] is not spec and known[0] != spec):
-            known = (spec, demand(pod))
-        self._known[uid] = (spec, known[1])  # the newest spec, so that the old version's dict does not live on
-        return known[1]
+        if known is not None and known[0] is spec:
+            return known[1]
+        found = known[1] if known is not None and known[0] == spec else demand(pod)
+        self._known[uid] = (spec, found)  # the newest spec, so that the old version's dict does not live on
+        return found
 
     def drop(self, uid: str) -> None:
         self._known.pop(uid, None)

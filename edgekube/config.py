@@ -8,11 +8,15 @@ metadata carries its help text; lists are comma-separated in flags and environme
 import hashlib
 import ipaddress
 import os
+import re
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+_LAST_PORT = 65535
 
 
 class ConfigError(Exception):
@@ -113,10 +117,41 @@ def _convert(value: Any, default: Any, source: str) -> Any:
         raise ConfigError(f"{source}: {value!r} is not a valid {type(default).__name__}") from None
 
 
+_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_SIZE = r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?"
+_FORMS = (
+    ("node_name", _NAME, "no name for a node: lower case letters, digits, '-' and '.' only"),
+    ("cluster_domain", _NAME, "no domain: lower case letters, digits, '-' and '.' only"),
+    ("node_port_range", r"\d+-\d+", "no range of ports such as 30000-32767"),
+    ("node_labels", r"[^=]+=[^=]*", "no label such as key=value"),
+    ("node_taints", r"[^=:]+(=[^=:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)", "no taint such as key=value:NoSchedule"),
+    ("eviction_hard_memory", _SIZE, "no size such as 100Mi"),
+    ("container_log_max_size", _SIZE, "no size such as 10Mi"),
+    ("log_level", "debug|info|warning|error", "not one of debug, info, warning, error"),
+)
+
+
 def _check(settings: Settings) -> None:
-    for name in ("cluster_cidr", "service_cidr"):
+    for name, pattern, why in _FORMS:
+        value = getattr(settings, name)
+        for text in value if isinstance(value, tuple) else (value,):
+            if not re.fullmatch(pattern, text):
+                raise ConfigError(f"--{key_of(name)}: {text!r} is {why}")
+    for spec in fields(Settings):
+        value = getattr(settings, spec.name)
+        if type(value) is int and not 0 <= value <= (_LAST_PORT if spec.name.endswith("_port") else sys.maxsize):
+            raise ConfigError(f"--{key_of(spec.name)}: {value} is out of range")
+    if not 0 < settings.node_ports.start < settings.node_ports.stop <= _LAST_PORT + 1:
+        raise ConfigError(f"--node-port-range: {settings.node_port_range} is no range of ports such as 30000-32767")
+    _check_addresses(settings)
+
+
+def _check_addresses(settings: Settings) -> None:
+    for name in ("cluster_cidr", "service_cidr", "cluster_dns", "bind_address", "advertise_address", "node_ip"):
+        value = getattr(settings, name)
         try:
-            ipaddress.ip_network(getattr(settings, name))
+            if value or name not in ("advertise_address", "node_ip"):
+                ipaddress.ip_network(value) if name.endswith("_cidr") else ipaddress.ip_address(value)
         except ValueError as error:
             raise ConfigError(f"--{key_of(name)}: {error}") from None
     pods, services = ipaddress.ip_network(settings.cluster_cidr), ipaddress.ip_network(settings.service_cidr)
@@ -124,5 +159,3 @@ def _check(settings: Settings) -> None:
         raise ConfigError(f"--cluster-cidr {pods} and --service-cidr {services} overlap")
     if ipaddress.ip_address(settings.cluster_dns) not in services:
         raise ConfigError(f"--cluster-dns {settings.cluster_dns} is not in --service-cidr {services}")
-    if settings.log_level not in ("debug", "info", "warning", "error"):
-        raise ConfigError(f"--log-level: {settings.log_level!r} is not one of debug, info, warning, error")

@@ -36,6 +36,18 @@ def test_lists_and_switches():
         ({"cluster-cidr": "10.43.0.0/17"}, {}, {}, "overlap"),
         ({"cluster-dns": "10.44.0.10"}, {}, {}, "--cluster-dns 10.44.0.10 is not in"),
         ({"log-level": "loud"}, {}, {}, "--log-level"),
+        ({"node-name": "my_pi"}, {}, {}, "--node-name: 'my_pi' is no name for a node"),
+        ({"https-port": "99999"}, {}, {}, "--https-port: 99999 is out of range"),
+        ({"max-pods": "-1"}, {}, {}, "--max-pods: -1 is out of range"),
+        ({"cluster-dns": "dns"}, {}, {}, "--cluster-dns: 'dns' does not appear"),
+        ({"bind-address": "here"}, {}, {}, "--bind-address: 'here' does not appear"),
+        ({"node-ip": "192.0.2.300"}, {}, {}, "--node-ip: '192.0.2.300' does not appear"),
+        ({"node-port-range": "all"}, {}, {}, "--node-port-range: 'all' is no range"),
+        ({"node-port-range": "32767-30000"}, {}, {}, "--node-port-range: 32767-30000 is no range"),
+        ({"node-port-range": "30000-70000"}, {}, {}, "--node-port-range: 30000-70000 is no range"),
+        ({"node-labels": "zone=a,shed"}, {}, {}, "--node-labels: 'shed' is no label"),
+        ({"node-taints": "shed"}, {}, {}, "--node-taints: 'shed' is no taint"),
+        ({"eviction-hard-memory": "lots"}, {}, {}, "--eviction-hard-memory: 'lots' is no size"),
     ],
 )
 def test_wrong_settings_are_named(flags, environ, file, message):

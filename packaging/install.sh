@@ -56,9 +56,10 @@ install_program() {
     done
 }
 
-wait_for_node() {
+check_flags() {
+    # A running cluster is left alone if the flags are wrong: 2 is wrong usage, 1 is "not ready yet".
     # shellcheck disable=SC2086  # the flags, as words
-    "$LAUNCHER" status --wait 60 --node --quiet $1
+    "$LAUNCHER" status --quiet $1 || [ $? = 1 ] || fail "these flags are not known:$1"
 }
 
 start_with_systemd() {
@@ -66,20 +67,31 @@ start_with_systemd() {
     systemctl daemon-reload
     systemctl enable -q edgekube.service
     systemctl restart edgekube.service || fail "the service did not start: see journalctl -u edgekube"
-    wait_for_node "$1" || fail "the node did not become ready: see journalctl -u edgekube"
+    # shellcheck disable=SC2086  # the flags, as words
+    "$LAUNCHER" status --wait 60 --node --quiet $1 || fail "the node did not become ready: see journalctl -u edgekube"
 }
 
 start_in_background() {
-    # shellcheck disable=SC2086  # the flags, as words
     "$LAUNCHER" stop >/dev/null 2>&1 || true
+    # shellcheck disable=SC2086  # the flags, as words
     setsid nohup "$LAUNCHER" server $1 >>"$LOG" 2>&1 </dev/null &
-    wait_for_node "$1" || { tail -n 3 "$LOG" >&2; fail "the cluster did not become ready: see $LOG"; }
+    server=$!
+    tries=0
+    # shellcheck disable=SC2086  # the flags, as words
+    until "$LAUNCHER" status --wait 2 --node --quiet $1; do
+        tries=$((tries + 1))
+        if [ $tries -ge 30 ] || ! kill -0 $server 2>/dev/null; then
+            tail -n 3 "$LOG" >&2
+            fail "the cluster did not become ready: see $LOG"
+        fi
+    done
 }
 
 install_packages
 install_program
 flags=""
 for flag in "$@"; do flags="$flags $flag"; done
+check_flags "$flags"
 mkdir -p /etc/edgekube
 [ -f "$ENV_FILE" ] || : >"$ENV_FILE"
 if [ -d /run/systemd/system ]; then start_with_systemd "$flags"; else start_in_background "$flags"; fi

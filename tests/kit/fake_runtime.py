@@ -99,6 +99,7 @@ class FakeRuntime:
         self.down = False
         self.refuse: dict[str, Exception] = {}
         self.calls: list[tuple[str, str]] = []
+        self.attached: list[tuple[str, FakeProcess]] = []
         self.commands: dict[tuple[str, ...], tuple[int, bytes]] = {}
         self.images_known: dict[str, ImageInfo] = {"docker.io/library/busybox:test": BUSYBOX}
         self.pullable: dict[str, ImageInfo] = {}
@@ -207,6 +208,8 @@ class FakeRuntime:
         if one.timer is not None:
             one.timer.cancel()
         one.info = replace(one.info, state="exited", pid=0, exit_code=code, oom_killed=oom, finished_at=self.clock.now())
+        for process in [process for attached, process in self.attached if attached == container_id]:
+            process.end(code)
         one.ended.set()
         asyncio.get_running_loop().call_soon(self._notify, one.info.pod.uid, container_id)
 
@@ -265,7 +268,9 @@ class FakeRuntime:
     async def attach(self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
         self._call("attach", container_id)
         self._one(container_id)
-        return FakeProcess(0, b"", echo=stdin)
+        process = FakeProcess(0, b"", echo=True)
+        self.attached.append((container_id, process))
+        return process
 
     async def reopen_log(self, container_id: str) -> None:
         self._call("reopen_log", container_id)

@@ -157,7 +157,7 @@ class KubeletServer:
             async def attach(wanted: Wanted) -> Process:
                 return await self._runtime.attach(container_id, stdin=wanted.stdin, stdout=wanted.stdout, stderr=wanted.stderr)
 
-            return await remotecommand.serve(request, attach, verb="attaching to container")
+            return await remotecommand.serve(request, attach, verb="attaching to container", tell_code=False)
 
         async def execute(wanted: Wanted) -> Process:
             return await self._runtime.exec(

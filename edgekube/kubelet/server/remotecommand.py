@@ -1,4 +1,4 @@
-"""exec and attach: a process in a container and a client, joined until the process ends; then the client gets its exit code.
+"""exec and attach: a process in a container and a client, joined until the process ends; then a client of exec gets its exit code.
 
 The client going away ends the conversation, not the process. Output is passed on as the client takes it: nothing is buffered without bound.
 """
@@ -55,8 +55,11 @@ def status_of_failure(verb: str, error: str) -> tuple[Mapping[str, Any], str]:
     return status, text
 
 
-async def serve(request: Request, start: Start, *, verb: str) -> Reply | None:
-    """Upgrade, start the process, join both. None: the connection was used."""
+async def serve(request: Request, start: Start, *, verb: str, tell_code: bool = True) -> Reply | None:
+    """Upgrade, start the process, join both. None: the connection was used.
+
+    Without `tell_code` any end is a success: how a container that one attached to has ended is for its status to say.
+    """
     wanted = wanted_of(request)
     if isinstance(wanted, Reply):
         return wanted
@@ -67,11 +70,11 @@ async def serve(request: Request, start: Start, *, verb: str) -> Reply | None:
         scope.spawn(channels.read(), name="client")
         if await until_complete(channels):
             with contextlib.suppress(*_GONE):
-                await _run(channels, wanted, start, verb)
+                await _run(channels, wanted, start, verb, tell_code)
     return None
 
 
-async def _run(channels: Opened, wanted: Wanted, start: Start, verb: str) -> None:
+async def _run(channels: Opened, wanted: Wanted, start: Start, verb: str, tell_code: bool) -> None:
     try:
         process = await start(wanted)
     except RuntimeFailure as error:
@@ -81,7 +84,7 @@ async def _run(channels: Opened, wanted: Wanted, start: Start, verb: str) -> Non
         await channels.write(STDOUT if wanted.stdout else STDERR, b"")  # tells a WebSocket client that it is connected
         code = await join(process, channels, wanted)
         if code is not None:
-            await channels.finish(*status_of(code))
+            await channels.finish(*status_of(code if tell_code else 0))
     except RuntimeFailure as error:
         await channels.finish(*status_of_failure(verb, str(error)))
     finally:

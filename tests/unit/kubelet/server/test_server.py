@@ -252,6 +252,15 @@ async def test_attach(world: World) -> None:
     door.writer.close()
 
 
+async def test_attach_does_not_tell_how_the_container_ended(world: World) -> None:
+    door = await world.caller().websocket("/attach/default/web/main?output=1", "v4.channel.k8s.io")
+    await door.hear()
+    world.runtime.exit(world.container_id, 5)
+    kind, data = await door.hear()
+    assert (kind, data[:1], json.loads(data[1:])) == (websocket.BINARY, b"\x03", STATUS)
+    door.writer.close()
+
+
 @pytest.fixture
 async def echo() -> AsyncIterator[int]:
     """A server on the loopback, as one in the pod."""

@@ -14,6 +14,7 @@ from edgekube.api.types import Key, Obj
 from edgekube.kubelet import env, hostfiles, lifecycle, podspec, resources, security
 from edgekube.kubelet.context import Interruptible, NodeContext
 from edgekube.kubelet.images import ImageProblem
+from edgekube.kubelet.plan import latest
 from edgekube.kubelet.runtime.logs import log_file
 from edgekube.kubelet.runtime.protocol import ContainerSpec, ImageInfo, Mount, RuntimeDown, RuntimeFailure, Sandbox
 from edgekube.kubelet.security import ConfigRefused
@@ -147,7 +148,18 @@ class Starter:
             stop_signal=(container.get("lifecycle") or {}).get("stopSignal") or "",
             hash=podspec.container_hash(container),
             cgroup_parent=prepared.cgroup,
+            pid_of=await self._target(pod, container),
         )
+
+    async def _target(self, pod: Obj, container: Obj) -> int:
+        """A process of the container that an ephemeral one looks into; 0: none is named."""
+        name = container.get("targetContainerName")
+        if not name:
+            return 0
+        found = latest(await self._node.runtime.containers(pod["metadata"]["uid"])).get(name)
+        if found is None or found.state != "running":
+            raise ConfigRefused(f"unable to find target container {name}")
+        return found.pid
 
     def _env_sources(self, pod: Obj, prepared: Prepared) -> env.EnvSources:
         node, namespace = self._node, pod["metadata"]["namespace"]

@@ -290,3 +290,14 @@ def test_termination_message_and_deadline(space):
     space.apply(pod("limited", run_to, spec="restartPolicy: Never\n  activeDeadlineSeconds: 1"))
     wait_until(lambda: space.get("pod", "limited")["status"].get("reason") == "DeadlineExceeded")
     assert space.get("pod", "limited")["status"]["phase"] == "Failed"
+
+
+def test_debugging_a_running_pod(space):
+    space.apply(pod("buggy", "exec sleep 1234"))
+    wait_until(lambda: status(space, "buggy").get("ready"), what="buggy runs")
+    space.kubectl("debug", "buggy", f"--image={IMAGE}", "--target=main", "-c", "look", "--", "sh", "-c", "ps; exit 3")
+    wait_until(lambda: "terminated" in str(space.get("pod", "buggy")["status"].get("ephemeralContainerStatuses")), what="look ended")
+    assert "sleep 1234" in space.kubectl("logs", "buggy", "-c", "look")
+    (look,) = space.get("pod", "buggy")["status"]["ephemeralContainerStatuses"]
+    assert look["state"]["terminated"]["exitCode"] == 3
+    assert status(space, "buggy")["restartCount"] == 0

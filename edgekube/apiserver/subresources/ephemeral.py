@@ -51,7 +51,7 @@ class EphemeralContainersSubresource(Subresource):
 
     @staticmethod
     def _check(op: Operation, new: Obj, old: Obj) -> None:
-        found = [*plan_problems(new, old), *(one for one in catalog.POD.validate(new, None) if one.field.startswith(FIELD))]
+        found = [*plan_problems(new, old), *(one for one in catalog.POD.validate(new, new) if one.field.startswith(FIELD))]
         if found:
             raise Invalid.of("", "Pod", op.name, found)
 

@@ -130,6 +130,7 @@ class ContainerSpec:
     hash: str = ""  # of the container's spec: a change means restart
     labels: Mapping[str, str] = field(default_factory=dict)
     cgroup_parent: str = ""
+    pid_of: int = 0  # join the process namespace this process is in
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def _labels(spec: ContainerSpec, sandbox: Sandbox, host: Host) -> dict[str, str]
     }
     if spec.tty:
         labels[TTY] = "true"
-    if sandbox.pid:
+    if sandbox.pid or sandbox.host_pid or spec.pid_of:
         labels[SHARED_PID] = "true"
     return labels
 
@@ -130,9 +130,13 @@ def _namespaces(spec: ContainerSpec, sandbox: Sandbox, host: Host) -> dict[str, 
         "netns": at(sandbox.net),
         "ipcns": at(sandbox.ipc),
         "utsns": at(sandbox.uts),
-        "pidns": at(sandbox.pid) if sandbox.pid else ({"nsmode": "host"} if sandbox.host_pid else private),
+        "pidns": at(_pid_path(spec, sandbox)) if sandbox.host_pid or _pid_path(spec, sandbox) else private,
         "cgroupns": private if host.cgroup_namespaces and not spec.security.privileged else {"nsmode": "host"},
     }
+
+
+def _pid_path(spec: ContainerSpec, sandbox: Sandbox) -> str:
+    return f"/proc/{spec.pid_of}/ns/pid" if spec.pid_of else sandbox.pid
 
 
 def _mounts(spec: ContainerSpec, sandbox: Sandbox, hostname_file: Path | None) -> list[dict[str, Any]]:

@@ -57,6 +57,7 @@ def test_a_plain_container() -> None:
         ({"resources": Resources(oom_score_adj=-997)}, "oom_score_adj", -997),
         ({"devices": ["/dev/fuse"]}, "devices", [{"path": "/dev/fuse"}]),
         ({"tty": True}, "terminal", True),
+        ({"pid_of": 77}, "pidns", {"nsmode": "path", "value": "/proc/77/ns/pid"}),
         ({"working_dir": "/w"}, "work_dir", "/w"),
     ],
 )

@@ -51,6 +51,10 @@ install_program() {
     fi
     ln -sfn "$target/bin/edgekube" "$LAUNCHER.new"
     mv -Tf "$LAUNCHER.new" "$LAUNCHER"
+}
+
+remove_old_programs() {
+    # Only after the new one has started: until it is stopped, the old one still reads its files.
     for old in "$HOME_DIR"/*; do
         [ "$old" = "$target" ] || rm -rf "$old"
     done
@@ -95,4 +99,5 @@ check_flags "$flags"
 mkdir -p /etc/edgekube
 [ -f "$ENV_FILE" ] || : >"$ENV_FILE"
 if [ -d /run/systemd/system ]; then start_with_systemd "$flags"; else start_in_background "$flags"; fi
+remove_old_programs
 say "the cluster is ready: try 'edgekube kubectl get nodes', or 'export KUBECONFIG=/etc/edgekube/kubeconfig.yaml'"

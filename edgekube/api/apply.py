@@ -184,7 +184,7 @@ def _check(kind: Kind, struct: Struct, config: Obj) -> None:
         namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
         target = f"{namespace}/{name}" if namespace else f"/{name}"
         shown = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
-        raise Unclassified(f"failed to create typed patch object ({target}; {kind.api_version}, Kind={kind.kind}): {shown}")
+        raise Unclassified(f"failed to create typed patch object ({target}; {kind.group}/{kind.version}, Kind={kind.kind}): {shown}")
 
 
 def _applicable(kind: Kind, fields: Set, subresource: str) -> Set:

@@ -73,6 +73,7 @@ class Kind:
     scale: Scale | None = None
     subresources: Mapping[str, Sequence[str]] = field(default_factory=dict)  # e.g. {"log": ("get",), "eviction": ("create",)}: discovery
     verbs: Sequence[str] = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+    deprecated: str = ""  # the warning that every request about this version gets
     ephemeral: bool = False  # every write of this kind may live in memory only (Lease, Event)
     ephemeral_status: Callable[[Obj, Obj], bool] = lambda _new, _old: False  # a status update that need not reach the disk (heartbeats)
     grace_seconds: Callable[[Obj], int] | None = None  # kinds that end gracefully (Pod): the default grace of this object

@@ -17,6 +17,7 @@ from edgekube.api.kind import Kind
 from edgekube.api.types import Obj
 from edgekube.apiserver.negotiate import JSON, PROTOBUF, YAML, Output, Shape
 from edgekube.apiserver.request import Response, StreamResponse
+from edgekube.client.protocol import PatchType
 from edgekube.errors import BadRequest
 
 CHUNK = 50  # objects between two yields to the loop
@@ -83,6 +84,11 @@ def parse_patch(body: bytes, media: str) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"error decoding patch: {error}") from error
+
+
+def patch_doubles(body: bytes, kind: PatchType, patch: Any) -> Sequence[str]:
+    """The fields that a patch in the shape of an object gives twice."""
+    return decoding.duplicates(body, patch) if kind in (PatchType.MERGE, PatchType.STRATEGIC) else ()
 
 
 def decode(kind: Kind, body: bytes, media: str, mode: str) -> tuple[Obj, list[str]]:

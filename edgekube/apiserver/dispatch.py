@@ -8,7 +8,7 @@ from edgekube.api.kind import Kind
 from edgekube.api.selectors import parse_fields, parse_labels
 from edgekube.apiserver import codec
 from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate, object_media
-from edgekube.apiserver.operation import IGNORE, STRICT, WARN, Operation
+from edgekube.apiserver.operation import IGNORE, Operation
 from edgekube.apiserver.registry import too_new
 from edgekube.apiserver.request import AnyResponse, Request, Response
 from edgekube.apiserver.subdispatch import dispatch_subresource
@@ -20,6 +20,7 @@ from edgekube.apiserver.verbs.deletecollection import delete_collection
 from edgekube.apiserver.verbs.metadata import check_name
 from edgekube.apiserver.verbs.patching import patch_object
 from edgekube.apiserver.verbs.update import update_or_create
+from edgekube.apiserver.writeoptions import read_write_options
 from edgekube.client.protocol import PatchType
 from edgekube.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, Problem
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
 
 _PEOPLE = ("curl", "Wget", "Mozilla/5.0")  # who uses these reads with the eye
-_MODES = frozenset((IGNORE, WARN, STRICT))
 _PATCHES = {each.value: each for each in PatchType}
 _DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 
@@ -40,6 +40,8 @@ async def dispatch(server: "Server", request: Request) -> AnyResponse:
     kind = server.find_kind(target.group, target.version, target.resource)
     if kind is None:
         raise NotFound.path()
+    if kind.deprecated:
+        request.warnings.append(kind.deprecated)
     request.protobuf = protobuf.supports(kind.api_version, kind.kind)
     _check_scope(kind, request)
     op = operation(kind, request)
@@ -84,29 +86,8 @@ def operation(kind: Kind, request: Request) -> Operation:
         op.namespace = ""
     if request.method in ("GET", "HEAD"):
         return op
-    query = request.query
-    if "dryRun" in query:
-        if any(value not in ("All", "") for value in query["dryRun"]):
-            value = next(value for value in query["dryRun"] if value not in ("All", ""))
-            text = f'Unsupported value: "{value}": supported values: "All"'
-            raise Invalid.of("meta.k8s.io", _options_kind(request), "", [Problem("dryRun", "FieldValueNotSupported", text)])
-        op.dry_run = "All" in query["dryRun"]
-    op.field_validation = request.param("fieldValidation") or WARN
-    if op.field_validation not in _MODES:
-        text = f'Unsupported value: "{op.field_validation}": supported values: "{IGNORE}", "{STRICT}", "{WARN}"'
-        raise Invalid.of("meta.k8s.io", _options_kind(request), "", [Problem("fieldValidation", "FieldValueNotSupported", text)])
-    op.force = truth(request.param("force")) if "force" in query else False
-    op.field_manager = request.param("fieldManager")
-    if len(op.field_manager) > 128:
-        text = "Too long: may not be more than 128 bytes"
-        raise Invalid.of("meta.k8s.io", _options_kind(request), "", [Problem("fieldManager", "FieldValueTooLong", text)])
-    if not op.field_manager and request.headers.get("content-type", "").partition(";")[0] != PatchType.APPLY.value:
-        op.field_manager = request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
+    read_write_options(op, request)
     return op
-
-
-def _options_kind(request: Request) -> str:
-    return {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}.get(request.method, "DeleteOptions")
 
 
 def output_of(request: Request, *, transform: bool = True) -> Output:
@@ -150,6 +131,7 @@ def list_options(request: Request, op: Operation) -> listing.ListOptions:
         token=param("continue"),
         revision=param("resourceVersion"),
         match=param("resourceVersionMatch"),
+        initial="sendInitialEvents" in request.query,
     )
 
 
@@ -214,19 +196,18 @@ def patch_type(request: Request) -> PatchType:
     return _PATCHES[body_media(request.headers.get("content-type", ""), tuple(_PATCHES))]
 
 
-async def read_patch(request: Request, kind: PatchType) -> object:
+async def read_patch(request: Request, op: Operation, kind: PatchType) -> object:
     body = await request.read_body()
     media = YAML if kind is PatchType.APPLY and not body.lstrip().startswith(b"{") else JSON
-    return codec.parse_patch(body, media)
+    patch = codec.parse_patch(body, media)
+    op.doubles = codec.patch_doubles(body, kind, patch)
+    return patch
 
 
 async def _patch(server: "Server", request: Request, op: Operation) -> AnyResponse:
     output = output_of(request)
     kind = patch_type(request)
-    if op.force and kind is not PatchType.APPLY:
-        text = "Forbidden: may not be specified for non-apply patch"
-        raise Invalid.of("meta.k8s.io", "PatchOptions", "", [Problem("force", "FieldValueForbidden", text)])
-    item, created = await patch_object(server, op, kind, await read_patch(request, kind))
+    item, created = await patch_object(server, op, kind, await read_patch(request, op, kind))
     return codec.item_response(op.kind, item, output, server.clock.now().timestamp(), 201 if created else 200)
 
 

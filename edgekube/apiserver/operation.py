@@ -1,6 +1,6 @@
 """What one call asks of one resource, after its path and options are read: what verbs, subresources and the in-process client share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgekube.api.kind import Kind
@@ -24,6 +24,7 @@ class Operation:
     force: bool = False  # server-side apply: take over other managers' fields
     applying: bool = False  # this write is a server-side apply, which keeps managedFields itself
     rest: str = ""  # what follows a proxy subresource
+    doubles: Sequence[str] = ()  # fields that the body of a patch gives twice
     warnings: list[str] = field(default_factory=list)
     done: list[Callable[[], None]] = field(default_factory=list)  # what admission reserved: the verb calls `finish` when it is decided
 

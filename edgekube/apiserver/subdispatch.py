@@ -87,7 +87,9 @@ async def _patch(server: "Server", request: Request, op: Operation, handler: Sub
     kind = _PATCHES[body_media(request.headers.get("content-type", ""), tuple(_PATCHES))]
     raw = await request.read_body()
     media = YAML if kind is PatchType.APPLY and not raw.lstrip().startswith(b"{") else JSON
-    return patch_change(server, op, handler, kind, codec.parse_patch(raw, media))
+    patch = codec.parse_patch(raw, media)
+    op.doubles = codec.patch_doubles(raw, kind, patch)
+    return patch_change(server, op, handler, kind, patch)
 
 
 def patch_change(server: "Server", op: Operation, handler: Subresource, kind: PatchType, body: Any) -> Callable[[Obj], Obj]:

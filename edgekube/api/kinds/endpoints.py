@@ -82,6 +82,7 @@ ENDPOINTS = Kind(
     singular="endpoints",
     short=("ep",),
     schema="io.k8s.api.core.v1.Endpoints",
+    deprecated="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     default=default,
     validate=validate,
     columns=(NAME, Column("Endpoints", _shown, description="Addresses and ports that are ready."), AGE),

@@ -12,20 +12,21 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from edgekube.api import catalog, meta
+from edgekube.api import catalog, meta, problems
 from edgekube.api.item import Item
 from edgekube.api.kind import Kind
 from edgekube.api.types import Obj
 from edgekube.apiserver.operation import Operation
 from edgekube.apiserver.verbs.finalizers import pending, wanted
 from edgekube.apiserver.verbs.metadata import precondition_failed
-from edgekube.errors import BadRequest, Conflict
+from edgekube.errors import Conflict, Invalid
 from edgekube.lib.clock import Clock, parse_rfc3339, rfc3339
 
 if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
 
 _ATTEMPTS = 25
+_POLICIES = ("Foreground", "Background", "Orphan")
 # These answer a delete with the object; all others with a Status (ReturnDeletedObject in their storage).
 _SHOWN = frozenset(
     (
@@ -48,13 +49,14 @@ class DeleteOptions:
 
     @classmethod
     def of(cls, body: Obj) -> "DeleteOptions":
-        """Raises BadRequest for what makes no sense."""
+        """Raises Invalid for what makes no sense."""
         grace, orphan, propagation = body.get("gracePeriodSeconds"), body.get("orphanDependents"), body.get("propagationPolicy") or ""
         if orphan is not None and propagation:
-            raise BadRequest("orphanDependents and deletionPropagation cannot be both set")
-        if propagation not in ("", "Orphan", "Background", "Foreground"):
-            text = f'invalid deletion propagation policy: unknown policy "{propagation}"'
-            raise BadRequest(text)
+            why = "orphanDependents and deletionPropagation cannot be both set"
+            raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [problems.invalid("propagationPolicy", propagation, why)])
+        if propagation not in ("", *_POLICIES):
+            unknown = problems.not_supported("propagationPolicy", propagation, (*_POLICIES, "nil"))
+            raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [unknown])
         if orphan is not None:
             propagation = "Orphan" if orphan else "Background"
         if grace is not None and grace < 0:

@@ -83,12 +83,15 @@ class TokenExpired(Expired):
 
 
 def parse_options(
-    op: Operation, *, labels: str = "", fields: str = "", limit: str = "", token: str = "", revision: str = "", match: str = ""
+    op: Operation, *, labels: str = "", fields: str = "", limit: str = "", token: str = "", revision: str = "", match: str = "",
+    initial: bool = False,
 ) -> ListOptions:
     """Read and check. Raises BadRequest, Invalid."""
     problems: list[Problem] = []
     if match:
         _check_match(problems, revision, match, token)
+    if initial:
+        problems.append(Problem("sendInitialEvents", "FieldValueForbidden", "Forbidden: sendInitialEvents is forbidden for list"))
     if problems:
         raise Invalid.of("meta.k8s.io", "ListOptions", "", problems)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from edgekube.api import decoding, patch
+from edgekube.api import decoding, patch, problems
 from edgekube.api.item import Item
 from edgekube.api.schema import SCHEMA
 from edgekube.api.strategic import strategic_merge
@@ -21,7 +21,7 @@ from edgekube.apiserver.verbs.create import create
 from edgekube.apiserver.verbs.metadata import check_name
 from edgekube.apiserver.verbs.update import update
 from edgekube.client.protocol import PatchType
-from edgekube.errors import AlreadyExists, BadRequest, NotFound, UnsupportedMediaType
+from edgekube.errors import AlreadyExists, BadRequest, Invalid, NotFound, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
@@ -38,7 +38,7 @@ def changer(op: Operation, patch_type: PatchType, body: Any, schema: str = "") -
             raise BadRequest("the patch does not leave an object")
         _keep_identity(op, new, old)
         if not schema:
-            op.warnings[:] = decoding.clean_patched(op.kind, new, mode=op.field_validation)
+            op.warnings[:] = decoding.clean_patched(op.kind, new, doubles=op.doubles, mode=op.field_validation)
         return new
 
     return change
@@ -99,11 +99,11 @@ async def _apply(server: "Server", op: Operation, body: Any) -> tuple[Item, bool
 
 
 def applied_object(op: Operation, body: Any) -> Obj:
-    """The body of an apply, checked. Raises BadRequest."""
+    """The body of an apply, checked. Raises BadRequest, Invalid."""
     if not isinstance(body, dict):
         raise BadRequest("error decoding YAML: the body is not an object")
     if not op.field_manager:
-        raise BadRequest("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+        raise Invalid.of("meta.k8s.io", "PatchOptions", "", [problems.required("fieldManager", "is required for apply patch")])
     for name in ("apiVersion", "kind"):
         if not body.get(name):
             raise BadRequest(f"invalid object: {name} must be set")

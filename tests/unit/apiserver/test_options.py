@@ -1,0 +1,91 @@
+"""Options of requests that are refused, and what a patch says twice: in upstream's words."""
+
+import pytest
+
+from tests.kit.api import CONFIG_MAPS, Api, config_map
+
+MERGE = {"content-type": "application/merge-patch+json"}
+STRATEGIC = {"content-type": "application/strategic-merge-patch+json"}
+APPLY = {"content-type": "application/apply-patch+yaml"}
+
+
+async def refused(api, method, path, body=None, headers=None):
+    status, answer = await api(method, path, body, headers)
+    assert (status, answer["reason"]) == (422, "Invalid"), answer
+    return answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "message"),
+    [
+        ("", APPLY, "fieldManager: Required value: is required for apply patch"),
+        ("?force=false", MERGE, "force: Forbidden: may not be specified for non-apply patch"),
+        ("?fieldManager=a%01", MERGE, 'fieldManager: Invalid value: "a\\x01": invalid character U+0001 (at position 1)'),
+        ("?fieldManager=" + "x" * 129, MERGE, "fieldManager: Too long: may not be more than 128 bytes"),
+        ("?dryRun=Some", MERGE, 'dryRun: Unsupported value: "Some": supported values: "All"'),
+        ("?fieldValidation=No", MERGE, 'fieldValidation: Unsupported value: "No": supported values: "Ignore", "Strict", "Warn"'),
+    ],
+)
+async def test_options_of_a_patch(query, headers, message):
+    api = Api()
+    await api.ok("POST", CONFIG_MAPS, config_map("a"))
+    found = await refused(api, "PATCH", f"{CONFIG_MAPS}/a{query}", config_map("a"), headers)
+    assert found == f'PatchOptions.meta.k8s.io "" is invalid: {message}'
+
+
+async def test_all_that_is_wrong_is_said_at_once():
+    found = await refused(Api(), "POST", f"{CONFIG_MAPS}?dryRun=Some&fieldManager=%07", config_map("a"))
+    assert "fieldManager: Invalid value" in found
+    assert "dryRun: Unsupported value" in found
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            {"propagationPolicy": "Later"},
+            'Unsupported value: "Later": supported values: "Foreground", "Background", "Orphan", "nil"',
+        ),
+        (
+            {"propagationPolicy": "Orphan", "orphanDependents": True},
+            'Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set',
+        ),
+    ],
+)
+async def test_options_of_a_delete(body, message):
+    api = Api()
+    await api.ok("POST", CONFIG_MAPS, config_map("a"))
+    found = await refused(api, "DELETE", f"{CONFIG_MAPS}/a", body)
+    assert found == f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: {message}'
+    await api.ok("GET", f"{CONFIG_MAPS}/a")
+
+
+async def test_a_list_has_no_initial_events():
+    found = await refused(Api(), "GET", f"{CONFIG_MAPS}?sendInitialEvents=true")
+    assert found.endswith("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list")
+
+
+@pytest.mark.parametrize("headers", [MERGE, STRATEGIC])
+async def test_what_a_patch_gives_twice_is_noticed(headers):
+    api = Api()
+    await api.ok("POST", CONFIG_MAPS, config_map("a"))
+    twice = b'{"data":{"k":"1","k":"2"}}'
+    found = await refused(api, "PATCH", f"{CONFIG_MAPS}/a?fieldValidation=Strict", twice, headers)
+    assert found.endswith('strict decoding error: duplicate field "data.k"')
+    answer = await api("PATCH", f"{CONFIG_MAPS}/a", twice, headers)
+    assert answer[1]["data"] == {"k": "2"}
+    assert answer.headers["Warning"] == '299 - "duplicate field \\"data.k\\""'
+    assert "Warning" not in (await api("PATCH", f"{CONFIG_MAPS}/a?fieldValidation=Ignore", twice, headers)).headers
+
+
+async def test_deprecated_resources_warn():
+    answer = await Api()("GET", "/api/v1/namespaces/default/endpoints")
+    assert answer.headers["Warning"] == '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+
+
+async def test_apply_names_the_core_group_as_go_does():
+    status, answer = await Api()("PATCH", f"{CONFIG_MAPS}/a?fieldManager=m", {**config_map("a"), "wrong": 1}, APPLY)
+    assert status == 500
+    assert answer["message"] == (
+        "failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .wrong: field not declared in schema"
+    )

@@ -83,12 +83,16 @@ def _score(pod: PodInfo, fitting: Sequence[NodeInfo], everywhere: Sequence[NodeI
 
 def _explain(pod: PodInfo, total: int, rejected: Sequence[tuple[NodeInfo, Reject]]) -> str:
     reasons = [reason for _, verdict in rejected for reason in verdict.reasons]
-    return f"{_available(total, reasons)} preemption: {_preemption(pod, total, rejected)}"
+    preemption = _preemption(pod, total, rejected)
+    return f"{_available(total, reasons)} preemption: {preemption}" if preemption else _available(total, reasons)
 
 
 def _preemption(pod: PodInfo, total: int, rejected: Sequence[tuple[NodeInfo, Reject]]) -> str:
+    """Why no pod makes room for this one. "": some could, which is not for us to say."""
     if not pod.preempts:
         return "not eligible due to preemptionPolicy=Never."
+    if any(verdict.resolvable and other.priority < pod.priority for node, verdict in rejected for other in node.pods.values()):
+        return ""
     return _available(total, [_NO_VICTIMS if verdict.resolvable else _NOT_HELPFUL for _, verdict in rejected])
 
 

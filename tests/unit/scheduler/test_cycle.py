@@ -31,6 +31,11 @@ def test_messages_count_reasons_and_say_why_preemption_would_not_help():
     assert found.rejecters == {"NodeResourcesFit", "TaintToleration", "NodeUnschedulable"}
 
 
+def test_nothing_is_claimed_of_preemption_where_there_are_lesser_pods():
+    found = place(pod(cpu="3", priority=5), cluster(node_item("a"), pods=[("a", pod(cpu="3"))]))
+    assert found.message == "0/1 nodes are available: 1 Insufficient cpu."
+
+
 def test_pods_that_never_preempt_say_so():
     found = place(pod(cpu="100", preemptionPolicy="Never"), cluster(node_item("a")))
     assert found.message == "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."

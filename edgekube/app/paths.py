@@ -1,5 +1,6 @@
 """Where an installation keeps its things: derived from data-dir and run-dir alone."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +50,20 @@ class Paths:
         return "kubepods" if self.is_default else f"kubepods-{instance}"
 
     def ensure(self) -> None:
-        """Make the folders; they are for root only."""
-        for folder in (self.data, self.database.parent, self.images, self.run):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folders; they are for root only. All or none: raises OSError."""
+        made: list[Path] = []
+        try:
+            for folder in (self.data, self.database.parent, self.images, self.run):
+                missing = [one for one in (folder, *folder.parents) if not one.exists()]
+                for one in reversed(missing):
+                    one.mkdir(mode=0o700, exist_ok=True)
+                    made.append(one)
+                folder.mkdir(mode=0o700, exist_ok=True)  # also finds what is there but no folder
+        except OSError:
+            for one in reversed(made):
+                with contextlib.suppress(OSError):
+                    one.rmdir()
+            raise
 
 
 def paths_of(settings: Settings) -> Paths:

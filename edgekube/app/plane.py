@@ -1,7 +1,7 @@
 """The control plane without its listeners: credentials, store, who may what, and the objects every cluster starts with.
 
-Order matters: credentials and database first (side by side: neither needs the other), then the core, then the bootstrap objects through the
-core itself, so that they are validated like anybody's.
+Order matters: credentials and database first, side by side (at a first start the database alone: one that is refused leaves no
+credentials behind), then the core, then the bootstrap objects through the core itself, so that they are validated like anybody's.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from edgekube.client.protocol import Client
 from edgekube.config import Settings
 from edgekube.lib.clock import Clock
 from edgekube.store.protocol import Store
-from edgekube.store.sqlite import open_store
+from edgekube.store.sqlite import SqliteStore, open_store
 
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 ADMIN = User("system:admin", ("system:masters", authn.AUTHENTICATED))
@@ -79,15 +79,26 @@ def credentials(settings: Settings, paths: Paths, clock: Clock, address: str) ->
 async def open_plane(settings: Settings, paths: Paths, clock: Clock) -> Plane:
     """Everything up to a core that answers in process. The caller closes `store`."""
     address = node_address(settings)
-    pki, store = await asyncio.gather(
-        asyncio.to_thread(credentials, settings, paths, clock, address),
-        open_store(paths.database, tagger=tagger, linger_ms=settings.write_linger_ms),
-    )
+    opening = open_store(paths.database, tagger=tagger, linger_ms=settings.write_linger_ms)
+    if not paths.pki.exists():
+        opening = _done(await opening)
+    make = asyncio.to_thread(credentials, settings, paths, clock, address)
+    pki, store = await asyncio.gather(make, opening, return_exceptions=True)
+    if isinstance(store, BaseException):
+        raise store
     try:
-        return await _core(settings, paths, clock, address, pki, store)
+        if isinstance(pki, BaseException):
+            raise pki
+        plane = await _core(settings, paths, clock, address, pki, store)
     except BaseException:
-        await store.close()
+        await store.close()  # its thread would keep the process alive
         raise
+    plane.server.health.add("store", lambda: store.trouble)
+    return plane
+
+
+async def _done(store: SqliteStore) -> SqliteStore:
+    return store
 
 
 async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pki: Pki, store: Store) -> Plane:

@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekube.app.paths import paths_of
 from edgekube.config import Settings
 from edgekube.lib.process import ProgramMissing, require
+from edgekube.store.protocol import StoreDamaged
+from edgekube.store.recovery import refuse_foreign
 
 PROGRAMS = (("podman", "podman"), ("conmon", "conmon"), ("nft", "nftables"))
 RUNTIMES = ("crun", "runc")
@@ -107,7 +110,7 @@ def _port(settings: Settings) -> Sequence[Finding]:
 
 def _space(settings: Settings) -> Sequence[Finding]:
     folder = settings.data_dir
-    while not folder.exists():
+    while not os.path.exists(folder):  # unlike Path.exists it takes "not allowed to look" for a no
         folder = folder.parent
     state = os.statvfs(folder)
     free = state.f_bavail * state.f_frsize
@@ -115,4 +118,15 @@ def _space(settings: Settings) -> Sequence[Finding]:
     return (Finding("disk", free >= _LEAST_FREE, text, f"at least {_LEAST_FREE >> 20} MiB are needed to start"),)
 
 
-CHECKS: tuple[Callable[[Settings], Sequence[Finding]], ...] = (_root, _programs, _kernel, _port, _space)
+def _database(settings: Settings) -> Sequence[Finding]:
+    path = paths_of(settings).database
+    if not os.path.isfile(path):
+        return (Finding("database", True, f"{path} will be made"),)
+    try:
+        refuse_foreign(path)
+    except (StoreDamaged, OSError) as error:
+        return (Finding("database", False, str(error)),)
+    return (Finding("database", True, f"{path} is ours"),)
+
+
+CHECKS: tuple[Callable[[Settings], Sequence[Finding]], ...] = (_root, _programs, _kernel, _port, _space, _database)

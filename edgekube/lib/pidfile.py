@@ -32,10 +32,10 @@ class PidFile:
 
 
 def running(path: Path) -> int:
-    """Process id of the holder, 0 if nobody holds the lock."""
+    """Process id of the holder, 0 if nobody holds the lock (or who does can not be seen)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return 0
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +23,12 @@ import aiosqlite
 from edgekube.lib.files import sync_folder
 from edgekube.store import salvage
 from edgekube.store.protocol import StoreDamaged
-from edgekube.store.slotlog import Content, SlotLog, run_in_thread
+from edgekube.store.slotlog import APPLICATION_ID, SCHEMA_VERSION, Content, SlotLog, run_in_thread
 
 log = logging.getLogger(__name__)
 
 _MAGIC = b"SQLite format 3\0"
+_HEADER = struct.Struct(">40xI16xI4xI")  # schema cookie, user_version, application_id
 _LOST_REVISIONS = 100_000  # how far the revisions of unreadable rows may have been ahead
 _COMPANIONS = ("", "-wal", "-shm")
 
@@ -39,13 +41,13 @@ async def open_database(path: Path, history: int) -> tuple[aiosqlite.Connection,
     """The connection, its slot log and all it holds. Raises StoreDamaged."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _finish_interrupted(path, history)
-    _refuse_foreign(path)
+    refuse_foreign(path)
     try:
         return await _open(path, history)
     except _Broken as error:
-        log.error("database is damaged", extra={"path": str(path), "why": str(error)})
+        why = str(error)
     aside = _set_aside(path)
-    _salvage(aside, path, history)
+    _salvage(aside, path, history, why)
     try:
         return await _open(path, history)
     except _Broken as error:
@@ -90,16 +92,24 @@ async def _close(database: aiosqlite.Connection) -> None:
         await database.close()
 
 
-def _refuse_foreign(path: Path) -> None:
+def refuse_foreign(path: Path) -> None:
+    """Look at the file's header and change nothing. Raises StoreDamaged if it is not ours or newer than we are."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(_MAGIC))
+            start = file.read(_HEADER.size)
     except FileNotFoundError:
         return
     except OSError as error:
         raise StoreDamaged(f"{path} can not be read: {error.strerror}") from error
-    if start and start != _MAGIC and not salvage.read(path).rows:  # ours with a broken first page goes on to recovery
-        raise StoreDamaged(f"{path} is not a database; it was left as it is")
+    if start and not start.startswith(_MAGIC):
+        if not salvage.read(path).rows:  # ours with a broken first page goes on to recovery
+            raise StoreDamaged(f"{path} is not a database; it was left as it is")
+    elif len(start) == _HEADER.size and not Path(f"{path}-wal").exists():  # with a WAL the header may be older than the database
+        cookie, version, identity = _HEADER.unpack(start)
+        if identity == APPLICATION_ID and version > SCHEMA_VERSION:
+            raise StoreDamaged(f"{path} was written by a newer edgekube (format {version}, this one knows {SCHEMA_VERSION})")
+        if identity != APPLICATION_ID and (identity or cookie) and not salvage.read(path).rows:
+            raise StoreDamaged(f"{path} is not a database of edgekube; it was left as it is")
 
 
 def _set_aside(path: Path) -> Path:
@@ -122,7 +132,7 @@ def _finish_interrupted(path: Path, history: int) -> None:
         _salvage(copies[-1], path, history)
 
 
-def _salvage(aside: Path, path: Path, history: int) -> None:
+def _salvage(aside: Path, path: Path, history: int, why: str = "an earlier recovery was interrupted") -> None:
     """Build a new database at `path` from what can be read of `aside`. Raises StoreDamaged if that is nothing."""
     source, found = aside, salvage.read(aside)
     for copy in _copies(path) if not found.rows else ():
@@ -145,7 +155,7 @@ def _salvage(aside: Path, path: Path, history: int) -> None:
     for companion in _COMPANIONS[1:]:
         Path(f"{fresh}{companion}").unlink(missing_ok=True)
     sync_folder(path.parent)
-    log.warning("database recovered", extra={"rows": len(rows), "source": str(source), "damaged_file": str(aside)})
+    log.warning("database recovered", extra={"why": why, "rows": len(rows), "source": str(source), "damaged_file": str(aside)})
 
 
 def _copies(path: Path) -> Sequence[Path]:

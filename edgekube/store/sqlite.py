@@ -45,6 +45,11 @@ class SqliteStore(CoreStore):
         self._failing = False
         self._writer: asyncio.Task[None] | None = None
 
+    @property
+    def trouble(self) -> str:
+        """Why writes are refused; empty while the disk takes them (or nothing was written since)."""
+        return "the database does not take writes" if self._failing else ""
+
     def adopt(self, keys: Sequence[str]) -> None:
         """Keys that have a row already."""
         self._on_disk.update(keys)

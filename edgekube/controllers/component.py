@@ -12,6 +12,7 @@ from edgekube.client.cache import Cache
 from edgekube.client.derived import Derived
 from edgekube.client.protocol import Client
 from edgekube.client.recorder import Recorder
+from edgekube.controllers.accounttokens import AccountTokensController
 from edgekube.controllers.aggregation import AggregationController
 from edgekube.controllers.base import Controller, Settings, Tools
 from edgekube.controllers.consistency import TrackingClient
@@ -38,6 +39,7 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (NamespaceController.name, lambda tools, _: NamespaceController(tools)),
     (GarbageCollector.name, lambda tools, _: GarbageCollector(tools)),
     (ServiceAccountController.name, lambda tools, _: ServiceAccountController(tools)),
+    (AccountTokensController.name, lambda tools, settings: AccountTokensController(tools, ca_pem=settings.ca_pem)),
     (RootCAController.name, lambda tools, settings: RootCAController(tools, ca_pem=settings.ca_pem)),
     (AggregationController.name, lambda tools, _: AggregationController(tools)),
     (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidr=s.cluster_cidr, mask=s.node_mask)),

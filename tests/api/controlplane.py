@@ -21,6 +21,7 @@ from edgekube.apiserver.objects import Objects
 from edgekube.apiserver.rbac import RbacAuthorizer
 from edgekube.apiserver.registry import tagger
 from edgekube.apiserver.server import Server
+from edgekube.apiserver.subresources.token import TokenSubresource
 from edgekube.client.faulty import FaultyClient
 from edgekube.client.protocol import PatchType
 from edgekube.controllers.base import Settings
@@ -49,7 +50,7 @@ class Nobody:
 class Plane:
     """The running whole. `faulty[name]` is the client of that user."""
 
-    def __init__(self, *, settings, only, faults, clock):
+    def __init__(self, *, settings, only, faults, clock, signer):
         self.clock = clock
         store = MemoryStore(tagger)
         self.objects = Objects(store)
@@ -58,7 +59,10 @@ class Plane:
             objects=self.objects, service_cidr="10.43.0.0/16", node_ports=range(30000, 32768), spared=("10.43.0.1", "10.43.0.10")
         )
         admission = plugins.build(plugins.Environment(objects=self.objects, rbac=rbac, values=values))
-        self.server = Server(store=store, authenticator=Nobody(), authorizer=rbac, admission=admission, clock=clock)
+        tokens = () if signer is None else (TokenSubresource(signer),)
+        self.server = Server(
+            store=store, authenticator=Nobody(), authorizer=rbac, admission=admission, clock=clock, subresources=tokens
+        )
         self.client = LocalClient(self.server, ADMIN)
         self.faulty = {}
         self._faults = faults
@@ -152,8 +156,8 @@ class Plane:
 
 
 @contextlib.asynccontextmanager
-async def control_plane(*, settings=None, only=lambda _name: True, faults=None, clock=None, nodes=True):
-    plane = Plane(settings=settings or Settings(), only=only, faults=faults or {}, clock=clock or SystemClock())
+async def control_plane(*, settings=None, only=lambda _name: True, faults=None, clock=None, nodes=True, signer=None):
+    plane = Plane(settings=settings or Settings(), only=only, faults=faults or {}, clock=clock or SystemClock(), signer=signer)
     bootstrap = BootstrapConfig(kubernetes_address="10.43.0.1", cluster_dns="10.43.0.10", advertise_addresses=("192.0.2.1",), port=6443)
     await ensure_bootstrap(client=plane.client, objects=plane.objects, config=bootstrap)
     async with asyncio.TaskGroup() as group:

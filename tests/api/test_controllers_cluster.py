@@ -1,8 +1,12 @@
 """The small ones on a live API server: accounts, root CA, node ranges, aggregation, lost pods."""
 
-from edgekube.api.catalog import CLUSTER_ROLE, CONFIG_MAP, NAMESPACE, NODE, POD, SERVICE_ACCOUNT
+import base64
+
+from edgekube.api.catalog import CLUSTER_ROLE, CONFIG_MAP, NAMESPACE, NODE, POD, SECRET, SERVICE_ACCOUNT
+from edgekube.apiserver.tokens import TokenSigner
 from edgekube.controllers.base import Settings
 from edgekube.controllers.podgc import QUARANTINE
+from edgekube.lib import pki
 from edgekube.lib.clock import FakeClock
 from tests.api.controlplane import bare_pod, control_plane, gone, make_namespace
 
@@ -19,6 +23,38 @@ async def test_every_namespace_has_an_account_and_the_root_ca():
         await plane.until(lambda: plane.get(CONFIG_MAP, "kube-root-ca.crt", "x")["data"] == {"ca.crt": "PEM"})
         await plane.client.delete(NAMESPACE, "x")
         await plane.until(lambda: plane.get(NAMESPACE, "x") is None)
+
+
+async def test_secrets_get_tokens_of_their_account(tmp_path):
+    key_file = tmp_path / "sa.key"
+    key_file.write_bytes(pki.create_key())
+    signer = TokenSigner(key_file, issuer="https://issuer")
+    async with control_plane(settings=Settings(ca_pem="PEM"), signer=signer) as plane:
+
+        def data(name):
+            return {key: base64.b64decode(value).decode() for key, value in (plane.get(SECRET, name) or {}).get("data", {}).items()}
+
+        async def made(name, account):
+            annotations = {"kubernetes.io/service-account.name": account}
+            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "annotations": annotations}}
+            await plane.client.create(SECRET, secret | {"type": "kubernetes.io/service-account-token"}, "default")
+
+        await plane.client.create(SERVICE_ACCOUNT, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ci"}}, "default")
+        await made("ci-token", "ci")
+        await plane.until(lambda: data("ci-token").get("token"))
+        secret, account = plane.get(SECRET, "ci-token"), plane.get(SERVICE_ACCOUNT, "ci")
+        claims = signer.verify(data("ci-token")["token"])
+        assert (claims.name, claims.uid) == ("ci", account["metadata"]["uid"])
+        assert claims.secret == ("ci-token", secret["metadata"]["uid"])
+        assert (data("ci-token")["ca.crt"], data("ci-token")["namespace"]) == ("PEM", "default")
+        assert secret["metadata"]["annotations"]["kubernetes.io/service-account.uid"] == account["metadata"]["uid"]
+
+        await plane.merge(SECRET, "ci-token", {"data": {"token": None}})
+        await plane.until(lambda: data("ci-token").get("token") not in (None, ""))
+        await made("orphan", "nobody")
+        await plane.until(lambda: plane.get(SECRET, "orphan") is None)
+        await plane.client.delete(SERVICE_ACCOUNT, "ci", "default")
+        await plane.until(lambda: plane.get(SECRET, "ci-token") is None)
 
 
 def node(name):

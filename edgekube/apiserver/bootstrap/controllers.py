@@ -159,6 +159,12 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
     "resourcequota-controller": ("list watch : * : *", "update : core : resourcequotas/status", EVENTS),
     "route-controller": ("list watch : core : nodes", "patch : core : nodes/status", EVENTS),
     "service-account-controller": ("create : core : serviceaccounts", EVENTS),
+    "tokens-controller": (
+        "get : core : serviceaccounts",
+        "create : core : serviceaccounts/token",
+        "update delete : core : secrets",
+        EVENTS,
+    ),
     "service-controller": (
         f"{READ} : core : services",
         "patch update : core : services/status",

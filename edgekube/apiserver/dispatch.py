@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edgekube.api import catalog, decoding, protobuf
+from edgekube.api import catalog, decoding, problems, protobuf
 from edgekube.api.kind import Kind
 from edgekube.api.selectors import parse_fields, parse_labels
 from edgekube.apiserver import codec
-from edgekube.apiserver.negotiate import JSON, YAML, Output, body_media, negotiate, object_media
+from edgekube.apiserver.negotiate import JSON, YAML, Output, Shape, body_media, negotiate, object_media
 from edgekube.apiserver.operation import IGNORE, Operation
 from edgekube.apiserver.registry import too_new
 from edgekube.apiserver.request import AnyResponse, Request, Response
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PEOPLE = ("curl", "Wget", "Mozilla/5.0")  # who uses these reads with the eye
 _PATCHES = {each.value: each for each in PatchType}
+_INCLUDES = ("", "Metadata", "Object", "None")
 _DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 
 
@@ -96,6 +97,9 @@ def output_of(request: Request, *, transform: bool = True) -> Output:
     by_a_person = request.headers.get("user-agent", "").startswith(_PEOPLE)
     pretty = truth(request.param("pretty")) if "pretty" in request.query else by_a_person
     include = request.param("includeObject")
+    if include not in _INCLUDES and output.shape is Shape.TABLE:
+        fault = problems.invalid("includeObject", include, "must be 'Metadata', 'Object', 'None', or empty").message
+        raise BadRequest(f"Unable to convert to Table as requested: includeObject: {fault}")
     if not pretty and not include:
         return output
     return Output(output.media, output.shape, output.version, include or output.include, pretty)
@@ -227,6 +231,7 @@ async def delete_options(request: Request, op: Operation) -> DeleteOptions:
     found: dict[str, object] = {}
     if raw.strip():
         found = codec.parse(raw, body_media(request.headers.get("content-type", "")), "DeleteOptions", "v1")
+        _check_delete_options(found)
         decoding.clean_as(_DELETE_OPTIONS, "DeleteOptions", "v1", found, mode=IGNORE)
         dry_run = found.get("dryRun")
         if dry_run:
@@ -245,6 +250,15 @@ async def delete_options(request: Request, op: Operation) -> DeleteOptions:
         if "orphanDependents" in request.query:
             found["orphanDependents"] = truth(request.param("orphanDependents"))
     return DeleteOptions.of(found)
+
+
+def _check_delete_options(body: object) -> None:
+    """Whoever sends something else did not mean to delete. Raises BadRequest."""
+    if not isinstance(body, dict):
+        raise BadRequest("the body of the request is not an object")
+    kind = body.get("kind") or "DeleteOptions"
+    if kind != "DeleteOptions":
+        raise BadRequest(f'no kind "{kind}" is registered for version "{body.get("apiVersion") or "v1"}" of delete options')
 
 
 async def _delete_collection(server: "Server", request: Request, op: Operation) -> AnyResponse:

@@ -60,9 +60,7 @@ class Plane:
         )
         admission = plugins.build(plugins.Environment(objects=self.objects, rbac=rbac, values=values))
         tokens = () if signer is None else (TokenSubresource(signer),)
-        self.server = Server(
-            store=store, authenticator=Nobody(), authorizer=rbac, admission=admission, clock=clock, subresources=tokens
-        )
+        self.server = Server(store=store, authenticator=Nobody(), authorizer=rbac, admission=admission, clock=clock, subresources=tokens)
         self.client = LocalClient(self.server, ADMIN)
         self.faulty = {}
         self._faults = faults

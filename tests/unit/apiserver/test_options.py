@@ -60,6 +60,25 @@ async def test_options_of_a_delete(body, message):
     await api.ok("GET", f"{CONFIG_MAPS}/a")
 
 
+@pytest.mark.parametrize("body", [{"apiVersion": "v1", "kind": "Pod"}, []])
+async def test_only_delete_options_delete(body):
+    api = Api()
+    await api.ok("POST", CONFIG_MAPS, config_map("a"))
+    status, answer = await api("DELETE", f"{CONFIG_MAPS}/a", body)
+    assert (status, answer["reason"]) == (400, "BadRequest")
+    await api.ok("DELETE", f"{CONFIG_MAPS}/a", {"apiVersion": "apps/v1", "kind": "DeleteOptions"})
+
+
+async def test_tables_include_what_is_known():
+    table = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    status, answer = await Api()("GET", f"{CONFIG_MAPS}?includeObject=All", headers=table)
+    assert status == 400
+    assert answer["message"] == (
+        "Unable to convert to Table as requested: "
+        """includeObject: Invalid value: "All": must be 'Metadata', 'Object', 'None', or empty"""
+    )
+
+
 async def test_a_list_has_no_initial_events():
     found = await refused(Api(), "GET", f"{CONFIG_MAPS}?sendInitialEvents=true")
     assert found.endswith("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list")

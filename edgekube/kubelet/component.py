@@ -18,8 +18,8 @@ from edgekube.api.types import Key, Obj
 from edgekube.client.cache import Cache, Source
 from edgekube.client.protocol import Client
 from edgekube.client.recorder import Recorder
+from edgekube.kubelet import localstorage, podspec
 from edgekube.kubelet import machine as machines
-from edgekube.kubelet import podspec
 from edgekube.kubelet.admission import refuse
 from edgekube.kubelet.config import KubeletConfig
 from edgekube.kubelet.context import Groups, NodeContext
@@ -110,6 +110,7 @@ class KubeletComponent:
         self._scope = TaskScope("kubelet")
         self._adopted = asyncio.Event()
         self._shared = 0
+        self._measuring = False
 
     async def run(self, ready: asyncio.Event) -> None:
         """Until cancelled."""
@@ -252,7 +253,27 @@ class KubeletComponent:
         health = self._pressure.look()
         if self._pressure.must_evict and self._adopted.is_set():
             self._scope.spawn(self._evict_one(), name="evict")
+        if not self._measuring and any(any(localstorage.limits(worker.pod)) for worker in self._workers.values()):
+            self._measuring = True
+            self._scope.spawn(self._evict_oversized(), name="evict-oversized")
         return health
+
+    async def _evict_oversized(self) -> None:
+        """Pods whose volumes have outgrown their limits."""
+        try:
+            for uid, worker in list(self._workers.items()):
+                if worker.ending or not any(localstorage.limits(worker.pod)):
+                    continue
+                failure = await asyncio.to_thread(localstorage.exceeded, worker.pod, self._config.pods_dir / uid)
+                if failure is not None:
+                    self._evict(worker, failure)
+        finally:
+            self._measuring = False
+
+    def _evict(self, worker: PodWorker, failure: Failure) -> None:
+        self._node.events.pod(worker.pod, "Evicted", failure.message, warning=True)
+        log.warning("pod evicted", extra={"pod": str(podspec.key(worker.pod)), "why": failure.message})
+        worker.fail(failure)
 
     async def _evict_one(self) -> None:
         """The one pod whose end helps most; the next beat looks again."""
@@ -269,9 +290,7 @@ class KubeletComponent:
                 usages.append(Usage(worker.pod, memory))
         for victim in rank(usages)[:1]:
             failure = eviction_failure(victim, threshold=self._config.eviction_memory, available=self._pressure.available)
-            self._node.events.pod(victim.pod, "Evicted", failure.message, warning=True)
-            log.warning("pod evicted", extra={"pod": str(podspec.key(victim.pod)), "available": self._pressure.available})
-            self._workers[victim.pod["metadata"]["uid"]].fail(failure)
+            self._evict(self._workers[victim.pod["metadata"]["uid"]], failure)
 
     # Pods, for the node's API
 

@@ -282,3 +282,17 @@ async def test_foreign_conditions_survive(node):
     found["status"]["conditions"].append(gate)
     await node.client.update(POD, found, subresource="status")
     await node.ready("web")
+
+
+async def test_a_volume_beyond_its_limit_evicts_the_pod(node):
+    volumes = [{"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}, {"name": "free", "emptyDir": {}}]
+    await node.apply(pod(volumes=volumes))
+    uid = (await node.ready("web"))["metadata"]["uid"]
+    folder = node.config.pods_dir / uid / "volumes" / "kubernetes.io~empty-dir"
+    (folder / "free" / "file").write_bytes(b"x" * (2 << 20))
+    (folder / "small" / "file").write_bytes(b"x" * (2 << 20))
+    node.kubelet._agent.kick()
+    found = await node.phase("web", "Failed")
+    assert found["status"]["reason"] == "Evicted"
+    assert found["status"]["message"] == 'Usage of EmptyDir volume "small" exceeds the limit "1Mi". '
+    assert await node.event("web", "Evicted") == 'Usage of EmptyDir volume "small" exceeds the limit "1Mi". '

@@ -65,7 +65,7 @@ class Volumes:
         path = self.pod_dir(pod["metadata"]["uid"]) / "volumes" / f"kubernetes.io~{PLUGINS[kind]}" / name
         group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
         if kind == "emptyDir":
-            await asyncio.to_thread(_ensure_empty_dir, path, volume.get("emptyDir") or {}, group)
+            await asyncio.to_thread(ensure_empty_dir, path, volume.get("emptyDir") or {}, group)
             return Mounted(name, path)
         tokens = {key: await self._tokens.get(pod, *key) for key in payloads.wanted_tokens(volume)}
         inputs = Inputs(find=self._objects.find, tokens=tokens, allocatable=self._allocatable())
@@ -112,15 +112,21 @@ def _unsupported(pod: Obj, volume: Obj, kind: str) -> str:
     return f"volumes of type {kind} are not supported by this node (pod {described(pod)} waits)"
 
 
-def _ensure_empty_dir(path: Path, source: Obj, group: int | None) -> None:
+def ensure_empty_dir(path: Path, source: Obj, group: int | None) -> None:
+    """What the pod has made of its folder since, mode and owner too, is its own."""
     if source.get("medium") == "Memory":
         limit = quantity.value(source["sizeLimit"]) if source.get("sizeLimit") else 0
         mounting.ensure_tmpfs(path, size=limit, mode=0o777)
-    elif path.is_dir():
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    if group is None:
-        path.chmod(0o777)
-    elif os.stat(path).st_gid != group:
+        if group is not None and os.stat(path).st_gid != group:
+            _open_to(path, group)
+    elif not path.is_dir():
+        made = path.with_name(f".{path.name}")  # appears with its rights, also if we are killed here
+        made.mkdir(parents=True, exist_ok=True)
+        _open_to(made, group)
+        made.rename(path)
+
+
+def _open_to(path: Path, group: int | None) -> None:
+    if group is not None:
         os.chown(path, -1, group)
-        path.chmod(stat.S_ISGID | 0o777)
+    path.chmod(0o777 if group is None else stat.S_ISGID | 0o777)

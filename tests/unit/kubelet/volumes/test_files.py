@@ -10,6 +10,7 @@ from edgekube.api.catalog import CONFIG_MAP, SECRET
 from edgekube.kubelet.runtime.mounts import is_mounted, mount, unmount
 from edgekube.kubelet.volumes import mounting, payloads
 from edgekube.kubelet.volumes.hostpath import ensure_host_path
+from edgekube.kubelet.volumes.manager import ensure_empty_dir
 from edgekube.kubelet.volumes.payloads import Inputs
 from edgekube.kubelet.volumes.protocol import VolumeNotReady
 from edgekube.kubelet.volumes.subpath import SubPathRefused, bind_subpath, check_subpath, open_inside
@@ -210,3 +211,27 @@ def test_token_files_can_be_read_by_who_runs():
     made = files(volume, pod(own, securityContext={"fsGroup": 5}))["t"]
     assert (made.mode, made.owner) == (0o600, -1)
     assert payloads.wanted_tokens({"name": "v", **volume}) == {("vault", 600)}
+
+
+@pytest.mark.parametrize(("group", "mode"), [(None, 0o777), (os.getgid(), 0o2777)])
+def test_an_empty_dir_appears_with_its_rights_and_then_belongs_to_the_pod(tmp_path, group, mode):
+    folder = tmp_path / "volumes" / "data"
+    (tmp_path / "volumes" / ".data").mkdir(parents=True)  # what a kill -9 has left
+    ensure_empty_dir(folder, {}, group)
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    folder.chmod(0o700)
+    ensure_empty_dir(folder, {}, group)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@needs("root")
+def test_an_empty_dir_in_memory_keeps_the_mode_the_pod_gave_it(tmp_path):
+    folder = tmp_path / "data"
+    try:
+        ensure_empty_dir(folder, {"medium": "Memory"}, None)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o777
+        folder.chmod(0o700)
+        ensure_empty_dir(folder, {"medium": "Memory"}, None)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        mounting.remove_tree(folder)

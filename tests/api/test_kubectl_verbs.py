@@ -60,6 +60,7 @@ async def test_apply_is_stable_and_diff_sees_changes(kubectl):
     assert await kubectl("get", "cm", "cm", "-o", "jsonpath={.data.a}") == "b"
 
 
+@needs("kubectl>=1.27")
 async def test_get_scale_patch_label_delete(kubectl):
     await kubectl("apply", "-f", "-", stdin=MANIFEST)
     assert (await kubectl("get", "deploy", "web")).split()[:5] == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
@@ -74,6 +75,7 @@ async def test_get_scale_patch_label_delete(kubectl):
     assert "NotFound" in await kubectl("get", "cm", "cm", code=1)
 
 
+@needs("kubectl>=1.27")
 async def test_refusals_read_as_everywhere(kubectl):
     await kubectl("create", "configmap", "cm")
     assert 'configmaps "cm" already exists' in await kubectl("create", "configmap", "cm", code=1)

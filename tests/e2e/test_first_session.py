@@ -139,6 +139,7 @@ def test_logs_follow_until_the_end(space):
     assert space.kubectl("logs", "-f", "counter", timeout=30).split() == ["1", "2", "3"]
 
 
+@needs("kubectl>=1.27")
 def test_scale_edit_diff_wait_delete(space):
     space.apply(web(1))
     space.kubectl("rollout", "status", "deployment/web", "--timeout=60s")

@@ -104,7 +104,13 @@ def test_names(net):
 
 
 def test_only_ready_pods_get_traffic(net):
-    net.apply(pod("unready", "while true; do nc -l -p 8080 -e echo unready; done", container="readinessProbe: {exec: {command: [test, -f, /tmp/ok]}, periodSeconds: 1}"))
+    net.apply(
+        pod(
+            "unready",
+            "while true; do nc -l -p 8080 -e echo unready; done",
+            container="readinessProbe: {exec: {command: [test, -f, /tmp/ok]}, periodSeconds: 1}",
+        )
+    )
     net.apply(
         "apiVersion: v1\nkind: Service\nmetadata: {name: unready}\nspec: {selector: {app: unready}, ports: [{port: 80, targetPort: 8080}]}\n"
     )
@@ -116,10 +122,12 @@ def test_only_ready_pods_get_traffic(net):
 
 
 def test_a_host_port_leads_to_its_pod_and_goes_with_it(net):
-    net.apply(pod("host-port", "while true; do nc -l -p 8080 -e echo here; done", container="ports: [{containerPort: 8080, hostPort: 18888}]"))
+    serve = "mkdir -p /www && echo here > /www/index.html && exec httpd -f -p 8080 -h /www"
+    probe = "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"
+    net.apply(pod("host-port", serve, container=f"ports: [{{containerPort: 8080, hostPort: 18888}}]\n    {probe}"))
     net.kubectl("wait", "--for=condition=Ready", "pod/host-port", "--timeout=30s")
     for address in ("127.0.0.1", "10.42.0.1"):
-        assert net.cluster.inside("busybox", "nc", "-w", "2", address, "18888").strip() == "here"
+        assert net.cluster.fetch(f"http://{address}:18888") == "here"
     net.kubectl("delete", "pod", "host-port")
     wait_until(lambda: "18888" not in net.cluster.inside("nft", "list", "ruleset"))
 

@@ -109,6 +109,7 @@ def test_volumes_of_every_kind(space):
     assert lines[7:] == ["ca.crt", "namespace", "token"]
 
 
+@needs("kubectl>=1.27")
 def test_the_service_account_token_speaks_to_the_api(space):
     command = "sleep 600"
     space.apply(pod("client", command))
@@ -292,6 +293,7 @@ def test_termination_message_and_deadline(space):
     assert space.get("pod", "limited")["status"]["phase"] == "Failed"
 
 
+@needs("kubectl>=1.27")
 def test_debugging_a_running_pod(space):
     space.apply(pod("buggy", "exec sleep 1234"))
     wait_until(lambda: status(space, "buggy").get("ready"), what="buggy runs")

@@ -3,9 +3,11 @@
 import subprocess
 from pathlib import Path
 
+from edgekube.config import Settings
 from tests.e2e.manifests import pod, web
 from tests.kit import netns as ns
 from tests.kit.cluster import cluster
+from tests.kit.processes import command_lines
 from tests.kit.requires import needs
 
 pytestmark = needs("root", "podman", "netns", "nft", "busybox", "kubectl")
@@ -13,14 +15,12 @@ pytestmark = needs("root", "podman", "netns", "nft", "busybox", "kubectl")
 
 def picture(c):
     """Everything of the host that a cluster touches."""
+    own = Settings(data_dir=c.data, run_dir=c.run_dir, node_name="node-1").instance
     return {
         "network": ns.inside(c.netns, "ip -o addr; ip route; ip neigh; nft list ruleset"),
         "mounts": [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(c.base) in line or str(c.run_dir) in line],
-        "processes": [
-            line for line in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
-            if str(c.base) in line or str(c.run_dir) in line
-        ],
-        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("**/kubepods*") if path.is_dir()),
+        "processes": [args for _, args in command_lines() if str(c.base) in args or str(c.run_dir) in args],
+        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/kubepods*{own}*") if path.is_dir()),
         "logs": sorted(str(path) for path in Path("/var/log").glob("pods*/*")),
     }  # fmt: skip
 
@@ -41,6 +41,8 @@ def test_nothing_is_left(image):
         )
         c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
         c.kubectl("wait", "--for=condition=Ready", "pod/memory", "--timeout=60s")
+        running = picture(c)
+        assert all(running[part] != before[part] for part in ("network", "mounts", "processes", "cgroups"))
         c.kill()
         c.edgekube("uninstall", "--yes")
         assert picture(c) == before

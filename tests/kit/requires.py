@@ -5,7 +5,9 @@ run those tests can then never pass by skipping them.
 """
 
 import functools
+import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -27,6 +29,7 @@ _PROBES: dict[str, Callable[[], bool]] = {
     "podman": lambda: shutil.which("podman") is not None and shutil.which("conmon") is not None and os.geteuid() == 0,
     "busybox": lambda: os.path.exists("/bin/busybox") or os.path.exists("/usr/bin/busybox"),
     "kubectl": lambda: shutil.which(kubectl()) is not None,
+    "kubectl>=1.27": lambda: has("kubectl") and _kubectl_minor() >= 27,
     "netns": _netns,
     "nft": _nft,
     "wrk": lambda: shutil.which("wrk") is not None,
@@ -38,6 +41,13 @@ _PROBES: dict[str, Callable[[], bool]] = {
 def kubectl() -> str:
     """The kubectl the tests drive; EDGEKUBE_TEST_KUBECTL names another one."""
     return os.environ.get("EDGEKUBE_TEST_KUBECTL", "kubectl")
+
+
+def _kubectl_minor() -> int:
+    """Debian 12's own is 1.20: it works, but has not learned all commands yet."""
+    done = subprocess.run([kubectl(), "version", "--client", "-o", "json"], capture_output=True, text=True, check=False)
+    found = re.match(r"\d+", json.loads(done.stdout or "{}").get("clientVersion", {}).get("minor", ""))
+    return int(found[0]) if found else 0
 
 
 def _importable(module: str) -> bool:

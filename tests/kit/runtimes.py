@@ -5,7 +5,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from edgekube.kubelet.runtime.protocol import ContainerSpec, PodRef, Resources, 
 from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import Mirror, RuntimeConfig
 from edgekube.lib.tasks import TaskScope
+from tests.kit.processes import command_lines
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,9 @@ def unmount_below(base: Path) -> None:
 
 
 def _processes(text: str) -> Iterator[int]:
-    for line in subprocess.run(["ps", "-eo", "pid,args"], check=True, capture_output=True, text=True).stdout.splitlines():
-        pid, _, args = line.strip().partition(" ")
-        if text in args and pid.isdigit():
-            yield int(pid)
+    for pid, args in command_lines():
+        if text in args:
+            yield pid
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,17 @@
+"""The processes of this machine with their command lines, as /proc shows them: a bare machine has no `ps`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def command_lines() -> Iterator[tuple[int, str]]:
+    """(process id, command line). Kernel threads have none and are left out, as are processes that end meanwhile."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            text = (folder / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text:
+            yield int(folder.name), text

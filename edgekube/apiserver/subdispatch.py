@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from edgekube.api import decoding
 from edgekube.api.types import Obj
 from edgekube.apiserver import codec, managed
@@ -12,7 +14,7 @@ from edgekube.apiserver.request import AnyResponse, Request
 from edgekube.apiserver.subresources.protocol import Subresource
 from edgekube.apiserver.target import truth
 from edgekube.apiserver.verbs.metadata import check_name
-from edgekube.apiserver.verbs.patching import applied_object, changer
+from edgekube.apiserver.verbs.patching import applied_object, changer, require_manager
 from edgekube.client.protocol import PatchType
 from edgekube.errors import BadRequest, MethodNotAllowed, NotFound
 
@@ -96,6 +98,13 @@ def patch_change(server: "Server", op: Operation, handler: Subresource, kind: Pa
     """The patch of a subresource as a function of its current body."""
     if kind is not PatchType.APPLY:
         return changer(op, kind, body, "" if handler.name in _OWN_BODY else handler.schema)
+    if handler.name == "scale":
+        require_manager(op)
+        if not isinstance(body, dict):
+            raise BadRequest("error decoding YAML: the body is not an object")
+        op.applying = True
+        raw = orjson.dumps(body)
+        return lambda _old: orjson.loads(raw)
     if handler.name not in _OWN_BODY:
         return changer(op, PatchType.MERGE, body, handler.schema)
     wanted = applied_object(op, body)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from edgekube.api import decoding
 from edgekube.api.kind import Kind
 from edgekube.api.types import Obj
+from edgekube.apiserver import managed
 from edgekube.apiserver.operation import Operation
 from edgekube.apiserver.subresources.protocol import Change, Subresource
 from edgekube.errors import BadRequest, Invalid, Problem
@@ -25,9 +26,12 @@ class ScaleSubresource(Subresource):
     async def update(self, server: "Server", op: Operation, change: Change) -> Obj:
         from edgekube.apiserver.verbs.update import update
 
+        applies = op.applying
+
         def apply(current: Obj) -> Obj:
             wanted = change(scale_of(op.kind, current))
-            return _scaled(op, current, wanted)
+            _check(op, wanted)
+            return _applied(server, op, current, wanted) if applies else _scaled(op.kind, current, wanted)
 
         item = await update(server, op, apply)
         return scale_of(op.kind, item.decode())
@@ -54,8 +58,8 @@ def scale_of(kind: Kind, obj: Obj) -> Obj:
     }
 
 
-def _scaled(op: Operation, obj: Obj, wanted: Obj) -> Obj:
-    kind = op.kind
+def _check(op: Operation, wanted: Obj) -> None:
+    """Raises BadRequest, Invalid."""
     version, name = wanted.get("apiVersion", "autoscaling/v1"), wanted.get("kind", "Scale")
     if name != "Scale" or not str(version).startswith(("autoscaling/", "extensions/", "apps/")):
         raise BadRequest(f"the object provided is unrecognized (must be of type Scale): got {version}/{name}")
@@ -67,6 +71,20 @@ def _scaled(op: Operation, obj: Obj, wanted: Obj) -> Obj:
     if replicas < 0:
         problem = Problem("spec.replicas", "FieldValueInvalid", f"Invalid value: {replicas}: must be greater than or equal to 0")
         raise Invalid.of("autoscaling", "Scale", op.name, [problem])
+
+
+def _applied(server: "Server", op: Operation, current: Obj, wanted: Obj) -> Obj:
+    """Applying a Scale is applying the number of replicas to its object: other managers' fields conflict, as they do there."""
+    metadata: Obj = {"name": op.name, "namespace": op.namespace}
+    config = {"apiVersion": op.kind.api_version, "kind": op.kind.kind, "metadata": metadata}
+    if "replicas" in (wanted.get("spec") or {}):
+        return managed.apply(op, current, _scaled(op.kind, config, wanted), server.clock)
+    return managed.apply(op, current, config, server.clock)
+
+
+def _scaled(kind: Kind, obj: Obj, wanted: Obj) -> Obj:
+    """`obj` with the replicas and the preconditions that `wanted` has, in place."""
+    metadata = wanted.get("metadata") or {}
     for field in ("resourceVersion", "uid"):
         if metadata.get(field):
             obj["metadata"][field] = metadata[field]
@@ -76,7 +94,7 @@ def _scaled(op: Operation, obj: Obj, wanted: Obj) -> Obj:
     inner = obj
     for step in path:
         inner = inner.setdefault(step, {})
-    inner[last] = replicas
+    inner[last] = (wanted.get("spec") or {}).get("replicas", 0)
     return obj
 
 

@@ -102,8 +102,7 @@ def applied_object(op: Operation, body: Any) -> Obj:
     """The body of an apply, checked. Raises BadRequest, Invalid."""
     if not isinstance(body, dict):
         raise BadRequest("error decoding YAML: the body is not an object")
-    if not op.field_manager:
-        raise Invalid.of("meta.k8s.io", "PatchOptions", "", [problems.required("fieldManager", "is required for apply patch")])
+    require_manager(op)
     for name in ("apiVersion", "kind"):
         if not body.get(name):
             raise BadRequest(f"invalid object: {name} must be set")
@@ -116,3 +115,9 @@ def applied_object(op: Operation, body: Any) -> Obj:
     if metadata.get("managedFields"):
         raise BadRequest("metadata.managedFields must be nil")
     return body
+
+
+def require_manager(op: Operation) -> None:
+    """Who applies says who it is. Raises Invalid."""
+    if not op.field_manager:
+        raise Invalid.of("meta.k8s.io", "PatchOptions", "", [problems.required("fieldManager", "is required for apply patch")])

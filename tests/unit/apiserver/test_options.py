@@ -108,3 +108,23 @@ async def test_apply_names_the_core_group_as_go_does():
     assert answer["message"] == (
         "failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .wrong: field not declared in schema"
     )
+
+
+async def test_applying_a_scale_owns_the_replicas():
+    api = Api()
+    deployments = "/apis/apps/v1/namespaces/default/deployments"
+    labels = {"app": "d"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+    whole = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+    await api.ok("PATCH", f"{deployments}/d?fieldManager=owner", whole, APPLY)
+    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 3}}
+    assert "fieldManager: Required value" in await refused(api, "PATCH", f"{deployments}/d/scale", scale, APPLY)
+    status, answer = await api("PATCH", f"{deployments}/d/scale?fieldManager=scaler", scale, APPLY)
+    assert (status, answer["message"]) == (409, 'Apply failed with 1 conflict: conflict with "owner": .spec.replicas')
+    made = await api.ok("PATCH", f"{deployments}/d/scale?fieldManager=scaler&force=true", scale, APPLY)
+    assert (made["kind"], made["spec"]) == ("Scale", {"replicas": 3})
+    entries = (await api.ok("GET", f"{deployments}/d"))["metadata"]["managedFields"]
+    found = {(entry["manager"], entry["operation"], entry.get("subresource", "")): entry["fieldsV1"] for entry in entries}
+    assert found["scaler", "Apply", "scale"] == {"f:spec": {"f:replicas": {}}}
+    assert "f:replicas" not in found["owner", "Apply", ""]["f:spec"]

@@ -5,6 +5,7 @@ Reads the machine and the runtime; writes the Node, its status (at change, at le
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -103,9 +104,11 @@ class NodeAgent:
 
     async def _check(self) -> Health:
         troubles: list[str] = []
+        answers = True
         try:
             self._runtime_version = await self._runtime.version()
         except RuntimeDown as error:
+            answers = False
             troubles.append(f"container runtime is down: {error}")
         if self._network_ready():
             self.network_up.set()
@@ -114,7 +117,7 @@ class NodeAgent:
                 "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no pod range yet"
             )
         found = self.pressure()
-        return Health(troubles=tuple(troubles), memory=found.memory, disk=found.disk, pids=found.pids)
+        return Health(troubles=tuple(troubles), memory=found.memory, disk=found.disk, pids=found.pids, runtime=answers)
 
     # the Node
 
@@ -158,10 +161,10 @@ class NodeAgent:
 
     async def _status(self, old: Obj, health: Health) -> Obj:
         self._disk = machines.disk(self._config.data_dir)
-        try:
-            images = nodestatus.images(await self._runtime.images())
-        except RuntimeFailure:
-            images = old.get("images") or []
+        images = old.get("images") or []
+        if health.runtime:  # one that hangs would keep the node from saying so
+            with contextlib.suppress(RuntimeFailure):
+                images = nodestatus.images(await self._runtime.images())
         return {
             **old,
             "capacity": nodestatus.capacity(self._config, self._machine, self._disk),

@@ -19,12 +19,13 @@ EDGEKUBE = __version__
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the conditions say. `troubles`: why the node is not ready."""
+    """What the conditions say. `troubles`: why the node is not ready; `runtime`: whether the runtime can be asked."""
 
     troubles: Sequence[str] = ()
     memory: bool = False
     disk: bool = False
     pids: bool = False
+    runtime: bool = True
 
 
 def labels(config: KubeletConfig, machine: Machine) -> dict[str, str]:

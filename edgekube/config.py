@@ -2,7 +2,7 @@
 
 A flag `--data-dir`, the key `data-dir` of the configuration file and `EDGEKUBE_DATA_DIR` are the same setting. Each field's
 metadata carries its help text; lists are comma-separated in flags and environment. Everything that names something on the host
-(paths, links, tables, cgroups) derives from data-dir, run-dir and node-name, so that several nodes run side by side on one machine.
+(paths, links, tables, cgroups) derives from data-dir and run-dir, so that several nodes run side by side on one machine.
 """
 
 import hashlib
@@ -63,8 +63,8 @@ class Settings:
 
     @property
     def instance(self) -> str:
-        """A short stable id of this installation on this machine, for names that must not collide."""
-        return hashlib.sha256(f"{self.data_dir}|{self.run_dir}|{self.node_name}".encode()).hexdigest()[:8]
+        """A short stable id of this installation on this machine, for names that must not collide. A node may change its name."""
+        return hashlib.sha256(f"{self.data_dir}|{self.run_dir}".encode()).hexdigest()[:8]
 
     @property
     def kubernetes_address(self) -> str:

@@ -53,3 +53,10 @@ def test_lists_and_switches():
 def test_wrong_settings_are_named(flags, environ, file, message):
     with pytest.raises(ConfigError, match=message):
         load(flags, environ=environ, file=file)
+
+
+def test_a_new_name_of_the_node_is_the_same_installation():
+    here, renamed, other = (
+        load(flags, environ={}, file={}).instance for flags in ({"node-name": "a"}, {"node-name": "b"}, {"data-dir": "/x"})
+    )
+    assert here == renamed != other

@@ -3,6 +3,7 @@
 #
 #   tests/run.sh              everything that this machine can run; what it cannot is named at the end
 #   tests/run.sh -k watch     further arguments go to pytest (and only pytest runs)
+#   tests/run.sh --vm         the tests in a machine of their own, with systemd and cgroup v2 (QEMU; minutes, 1.3 GiB of memory)
 #
 # As root on Debian 12/13 or Ubuntu: containers, network namespaces and nftables are real. EDGEKUBE_REQUIRE=podman,netns makes a missing
 # thing a failure instead of a skip.
@@ -10,6 +11,13 @@ set -eu
 cd "$(dirname "$0")/.."
 
 PACKAGES="podman conmon crun runc nftables libnftables1 iproute2 python3 python3-venv busybox-static ca-certificates wrk strace conntrack"
+
+if [ "${1:-}" = --vm ]; then
+    shift
+    PACKAGES="$PACKAGES qemu-system-x86 qemu-utils debootstrap e2fsprogs kmod cpio"
+    export EDGEKUBE_VM=1 EDGEKUBE_REQUIRE="${EDGEKUBE_REQUIRE:-root,qemu,kubectl,busybox}"
+    set -- tests/vm "$@"
+fi
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     missing=""

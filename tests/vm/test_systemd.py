@@ -1,0 +1,146 @@
+"""edgekube as a systemd service on a machine with cgroup v2: start, limits, restarts, reboot, removal.
+
+Takes some minutes, so it runs only when asked for: `tests/run.sh --vm`, or EDGEKUBE_VM=1.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kit.images import archive
+from tests.kit.requires import kubectl, needs
+from tests.vm.lab import machine
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    needs("root", "qemu", "kubectl", "busybox"),
+    pytest.mark.skipif(os.environ.get("EDGEKUBE_VM") != "1", reason="NOT TESTED HERE: takes minutes; run tests/run.sh --vm"),
+    pytest.mark.timeout(1800),
+]
+
+WEB = {"name": "web", "image": "docker.io/library/busybox:test", "imagePullPolicy": "Never",
+       "command": ["sh", "-c", "trap 'exit 0' TERM; hostname > /www/index.html; httpd -f -p 8080 -h /www & wait"],
+       "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
+       "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "32Mi"}}}  # fmt: skip
+HOG = {"name": "hog", "image": WEB["image"], "imagePullPolicy": "Never", "command": ["sh", "-c", "sleep 1; tail -c 100m /dev/zero"],
+       "resources": {"limits": {"cpu": "100m", "memory": "16Mi"}}}  # fmt: skip
+OBJECTS = {
+    "apiVersion": "v1",
+    "kind": "List",
+    "items": [
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+         "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+                  "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [WEB]}}}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+         "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}]}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hog"}, "spec": {"restartPolicy": "Never", "containers": [HOG]}},
+    ],
+}  # fmt: skip
+LEFT = """
+ps -eo args --no-headers | grep -E 'edgekube|conmon|podman' | grep -v -e 'sh -c' -e grep ; ip -br link | grep ek ; ip -4 -br addr show lo | grep 10[.]4
+nft list tables ; grep -E 'edgekube|libpod' /proc/self/mountinfo ; ls -d /sys/fs/cgroup/kubepods /sys/fs/cgroup/edgekube 2>/dev/null
+systemctl list-unit-files --no-legend '*edgekube*' ; ls -d /var/log/pods /var/log/containers /var/lib/edgekube /run/edgekube 2>/dev/null ; true
+"""
+
+
+@pytest.fixture(scope="module")
+def vm():
+    """A machine on which edgekube is installed and started, with its objects applied."""
+    with tempfile.TemporaryDirectory(prefix="ekvm") as name, machine(Path(name)) as made:
+        _install(made, Path(name))
+        made.run("systemctl enable -q --now edgekube")
+        made.run("edgekube images import /root/busybox.tar; kubectl apply -f /root/objects.json")
+        made.run("kubectl rollout status deployment/web --timeout=200s")
+        yield made
+
+
+def _install(vm, folder):
+    wanted = vm.run("python3 -c 'import sys; print(sys.version_info[:2])'")
+    if wanted != str(sys.version_info[:2]):
+        pytest.skip(f"NOT TESTED HERE: the guest's Python is {wanted}")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder / "python"), str(ROOT)]
+    subprocess.run(pip, check=True)
+    (folder / "edgekube").write_text('#!/bin/sh\nPYTHONPATH=/usr/local/lib/edgekube exec python3 -m edgekube "$@"\n')
+    (folder / "edgekube").chmod(0o755)
+    (folder / "objects.json").write_text(json.dumps(OBJECTS))
+    archive(folder / "busybox.tar")
+    vm.put(folder / "python", "/usr/local/lib/edgekube")
+    vm.put(folder / "edgekube", "/usr/local/bin/edgekube")
+    vm.put(folder / "objects.json", "/root/objects.json")
+    vm.put(folder / "busybox.tar", "/root/busybox.tar")
+    vm.put(Path(shutil.which(kubectl())).resolve(), "/usr/local/bin/kubectl")
+    vm.put(ROOT / "systemd/edgekube.service", "/etc/systemd/system/edgekube.service")
+    vm.run("systemctl daemon-reload")
+
+
+def eventually(look, *, patience=120.0):
+    """Look until it is true."""
+    deadline = time.monotonic() + patience
+    while not (found := look()):
+        assert time.monotonic() < deadline, "still not"
+        time.sleep(1)
+    return found
+
+
+def containers(vm):
+    """What would change if a container had been started anew."""
+    pods = json.loads(vm.run("kubectl get pods -l app=web -o json"))["items"]
+    states = [status for pod in pods for status in pod["status"]["containerStatuses"]]
+    return sorted((state.get("containerID", ""), state["restartCount"], state["ready"]) for state in states)
+
+
+def answers(vm):
+    return "web-" in vm.run("curl -sS -m 5 http://10.0.2.15:30080/", check=False)
+
+
+def test_systemd_is_told_when_it_is_ready_and_services_answer(vm):
+    assert vm.run("systemctl is-active edgekube") == "active"
+    assert vm.run("systemctl show -p Type --value edgekube") == "notify"
+    eventually(lambda: answers(vm))
+    pod = vm.run("kubectl get pods -l app=web -o name | head -1")
+    assert "10.43." in vm.run(f"kubectl exec {pod} -- nslookup web.default.svc.cluster.local")
+    assert "web-" in vm.run(f"kubectl exec {pod} -- wget -qO- http://web/")
+
+
+def test_limits_are_those_of_cgroup_v2(vm):
+    pod = vm.run("echo /sys/fs/cgroup/kubepods/burstable/pod*/libpod-*").split()[0]
+    found = vm.run(f"cd {pod}; cat memory.max cpu.max memory.oom.group; cat ../memory.max ../cpu.max ../../cpu.weight")
+    assert found.splitlines() == ["33554432", "50000 100000", "1", "33554432", "50000 100000", "29"]
+
+
+def test_a_container_over_its_memory_is_reported_as_such(vm):
+    path = "jsonpath={.status.phase}{.status.containerStatuses[0].state.terminated['reason','exitCode']}"
+    eventually(lambda: vm.run(f'kubectl get pod hog -o "{path}"') == "FailedOOMKilled 137")
+
+
+@pytest.mark.parametrize("line", ["systemctl restart edgekube", "kill -9 $(systemctl show -p MainPID --value edgekube)"])
+def test_pods_outlive_the_process(vm, line):
+    before = containers(vm)
+    main = vm.run("systemctl show -p MainPID --value edgekube")
+    vm.run(line)
+    eventually(lambda: vm.run("systemctl show -p MainPID --value edgekube") not in ("0", main))
+    vm.run("edgekube status --quiet --wait 120")
+    eventually(lambda: "pods adopted" in vm.run("journalctl -u edgekube _PID=$(systemctl show -p MainPID --value edgekube)"))
+    assert containers(vm) == before
+    eventually(lambda: answers(vm))
+
+
+def test_a_reboot_is_quick_and_brings_the_pods_back(vm):
+    before = containers(vm)
+    vm.reboot()
+    vm.run("edgekube status --quiet --wait 120")
+    eventually(lambda: [entry[1:] for entry in containers(vm)] == [(count + 1, True) for _, count, _ in before])
+    eventually(lambda: answers(vm))
+    assert "Sending SIGKILL to PID" not in vm.run("journalctl -b -1 --no-pager", check=False)
+
+
+def test_uninstall_leaves_nothing(vm):
+    vm.run("edgekube uninstall --yes")
+    assert vm.run(LEFT) == ""

@@ -10,11 +10,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edgekube.kubelet.context import NodeContext
+from edgekube.kubelet.podspec import GRACE_LABEL
 from edgekube.kubelet.runtime.protocol import ContainerInfo, RuntimeFailure
 
 log = logging.getLogger(__name__)
 
-GRACE = 30.0
+GRACE = 30.0  # of containers that do not say
 PATIENCE = 10.0
 
 
@@ -43,7 +44,7 @@ async def _sweep(node: NodeContext, known: Collection[str]) -> bool:
 
 async def _remove(node: NodeContext, uid: str, containers: Sequence[ContainerInfo]) -> bool:
     log.info("removing a pod nobody knows", extra={"uid": uid})
-    await asyncio.gather(*(node.runtime.stop(info.id, GRACE) for info in containers))
+    await asyncio.gather(*(node.runtime.stop(info.id, float(info.labels.get(GRACE_LABEL, GRACE))) for info in containers))
     for info in containers:
         await node.runtime.remove(info.id)
     await node.network.detach(uid)

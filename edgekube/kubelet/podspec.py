@@ -11,6 +11,7 @@ from edgekube.api.types import Key, Obj
 from edgekube.kubelet.runtime.protocol import PodRef
 from edgekube.lib.clock import parse_rfc3339
 
+GRACE_LABEL = "io.kubernetes.pod.terminationGracePeriod"  # on containers: how long they get when nobody knows their pod any more
 CONFIG_SOURCE = "kubernetes.io/config.source"
 
 

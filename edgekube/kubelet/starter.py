@@ -147,6 +147,7 @@ class Starter:
             stdin_once=bool(container.get("stdinOnce")),
             stop_signal=(container.get("lifecycle") or {}).get("stopSignal") or "",
             hash=podspec.container_hash(container),
+            labels={podspec.GRACE_LABEL: f"{podspec.grace_period(pod):g}"},
             cgroup_parent=prepared.cgroup,
             pid_of=await self._target(pod, container),
         )

@@ -45,12 +45,28 @@ def expand(ref: str) -> str:
 class Images:
     """Everything about images behind the Runtime protocol."""
 
-    def __init__(self, rest: Rest, socket: Path, *, parallel: int = 3) -> None:
-        self._rest, self._socket = rest, socket
+    def __init__(self, rest: Rest, socket: Path, *, index: Path | None = None, parallel: int = 3) -> None:
+        self._rest, self._socket, self._index = rest, socket, index
+        self._listed: tuple[int, Sequence[ImageInfo]] | None = None  # state of the index, what was found then
         self._known: dict[str, Mapping[str, Any]] = {}  # id -> its config, which never changes
         self._gate = asyncio.Semaphore(parallel)
 
     async def list(self) -> Sequence[ImageInfo]:
+        """All of them. Podman is asked only when the store's index has changed: each answer makes it write two files per image."""
+        state = self._state()
+        if state and self._listed is not None and self._listed[0] == state:
+            return self._listed[1]
+        found = await self._list()
+        self._listed = (state, found)
+        return found
+
+    def _state(self) -> int:
+        try:
+            return self._index.stat().st_mtime_ns if self._index is not None else 0
+        except OSError:
+            return 0
+
+    async def _list(self) -> Sequence[ImageInfo]:
         entries = await self._rest.call("GET", "/images/json") or ()
         found = []
         for entry in entries:

@@ -6,7 +6,6 @@ tree before and after. The ports belong to a network namespace of the test.
 
 import contextlib
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -191,17 +190,6 @@ async def test_a_database_of_which_nothing_can_be_read(site):
     assert line == f"edgekube: {site.database} is damaged and no row of it can be read; it was kept as {site.database}.damaged-1"
     assert not site.kubeconfig.exists()
     assert not (site.data / "pki").exists()
-
-
-@pytest.fixture
-def programs(tmp_path):
-    """A PATH with everything the server needs; take something away."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("podman", "conmon", "nft", "crun", "runc"):
-        if (found := shutil.which(name)) is not None:
-            (folder / name).symlink_to(found)
-    return folder
 
 
 # The system's folders are always looked at, so the programs are hidden from the process by a mount namespace of its own.

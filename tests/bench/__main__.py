@@ -13,6 +13,7 @@ def main() -> None:
         if name not in NAMES:
             sys.exit(f"no benchmark is called {name}: choose from {', '.join(NAMES)}")
         print(f"\n== {name}", flush=True)
+        sys.argv = [name]  # a benchmark run by itself has options of its own
         importlib.import_module(f"tests.bench.{name}").main()
 
 

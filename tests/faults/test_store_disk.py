@@ -68,8 +68,10 @@ async def test_a_failed_commit_is_taken_back_even_if_it_reached_the_disk(tmp_pat
     with pytest.raises(StoreUnavailable):
         await store.create("pods/refused", value())
     assert store.get("pods/refused") is None
+    assert store.trouble  # what /readyz shows
     monkeypatch.delitem(failpoint._points, "store.commit.before-sync")
     await store.create("pods/later", value())
+    assert not store.trouble
     await store.close()
     store = await open_store(tmp_path / "state.db")
     assert [r.key for r in store.range("pods/")[0]] == ["pods/good", "pods/later"]

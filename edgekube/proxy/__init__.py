@@ -1,7 +1,7 @@
 """Services in the kernel: one nftables table of our own, kept equal to Services and EndpointSlices.
 
     model.py    Services + slices -> Plan (pure)         ruleset.py   Plan -> nft text, whole or as a difference (pure)
-    nft.py      the door to nftables                      conntrack.py stale UDP flows
+    conntrack.py stale UDP flows                          lib/nft.py   the door to nftables
     component.py watches, coalesces, applies, re-asserts when somebody else flushes the table
 
 Decision: translations are elements of maps, not chains per Service: the rules evaluated per packet and the cost of one change do not grow

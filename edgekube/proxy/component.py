@@ -17,10 +17,10 @@ from edgekube.client.cache import Cache, Source
 from edgekube.client.protocol import Client
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.metrics import counter, histogram
+from edgekube.lib.nft import Nft, NftError, TableWatch
 from edgekube.lib.tasks import TaskScope
 from edgekube.proxy import conntrack
 from edgekube.proxy.model import SERVICE_NAME, Front, Plan, Target, plan_host_ports, plan_service, stale_udp
-from edgekube.proxy.nft import Nft, NftError, TableWatch
 from edgekube.proxy.ruleset import Frame, Tables, difference, tables_of, whole
 
 log = logging.getLogger(__name__)

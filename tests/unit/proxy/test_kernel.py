@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
+from edgekube.lib.nft import Nft, TableWatch
 from edgekube.network import links
 from edgekube.network.links import Attachment
 from edgekube.proxy.model import Endpoint, Front, Plan, Target
-from edgekube.proxy.nft import Nft, TableWatch
 from edgekube.proxy.ruleset import Frame, difference, tables_of, whole
 from tests.kit import netns as ns
 from tests.kit.requires import needs

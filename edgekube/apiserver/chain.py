@@ -155,7 +155,7 @@ async def authenticate(server: "Server", request: Request, following: Handler) -
     authorization = request.headers.get("authorization", "") or websocket_bearer(request.headers)
     user = await server.authenticator.authenticate(authorization, request.certificate)
     if user is None:
-        if request.path not in ANONYMOUS_PATHS:
+        if request.path not in ANONYMOUS_PATHS and not server.routes.is_anonymous(request.path):
             raise Unauthorized
         user = ANONYMOUS
     request.user = user

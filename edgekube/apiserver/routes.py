@@ -1,4 +1,4 @@
-"""Addresses that are no objects: health, version, metrics, discovery, OpenAPI, and the list of them all at `/`.
+"""Addresses that are no objects: health, version, metrics, discovery, OpenAPI, our own (`add`), and the list of them all at `/`.
 
 Documents are built when first asked for and kept with their ETag until the set of kinds changes.
 """
@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import platform
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -46,25 +47,50 @@ def version_info() -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An address that a part of ours answers. `anonymous`: credentials are not needed; RBAC still decides what nobody may."""
+
+    handler: Callable[[Request], Awaitable[AnyResponse]]
+    methods: Sequence[str]
+    anonymous: bool
+
+
 class Routes:
     """Handles requests whose target is no resource."""
 
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._documents: dict[tuple[str, str], tuple[bytes, str]] = {}
-        self._added: dict[str, Callable[[Request], Awaitable[AnyResponse]]] = {}
+        self._added: dict[str, Route] = {}
 
-    def add(self, path: str, handler: Callable[[Request], Awaitable[AnyResponse]]) -> None:
-        """One more address for GET."""
-        self._added[path] = handler
+    def add(
+        self,
+        path: str,
+        handler: Callable[[Request], Awaitable[AnyResponse]],
+        *,
+        methods: Sequence[str] = ("GET",),
+        anonymous: bool = False,
+    ) -> None:
+        """One more address (exact, without a slash at the end). An upgrade answers with a TunnelResponse. Who may use it is for RBAC to
+        say (verb: the method in lower case; bootstrap/policy.py), for `anonymous` ones too: system:unauthenticated needs a rule."""
+        self._added[path] = Route(handler, tuple(methods), anonymous)
+
+    def is_anonymous(self, path: str) -> bool:
+        """Whether the address answers who shows no credentials."""
+        route = self._added.get(path)
+        return route is not None and route.anonymous
 
     async def handle(self, request: Request) -> AnyResponse:
         """Raises NotFound, MethodNotAllowed."""
         path = request.path.rstrip("/") or "/"
+        route = self._added.get(path)
+        if route is not None:
+            if ("GET" if request.method == "HEAD" else request.method) not in route.methods:
+                raise MethodNotAllowed
+            return await route.handler(request)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed if self._known(path) else NotFound.path()
-        if path in self._added:
-            return await self._added[path](request)
         first = path.split("/")[1]
         match first:
             case "healthz" | "livez" | "readyz":
@@ -82,7 +108,7 @@ class Routes:
         raise NotFound.path()
 
     def _known(self, path: str) -> bool:
-        return path in self._added or path.split("/")[1] in _ROOTS
+        return path.split("/")[1] in _ROOTS
 
     def _groups(self) -> Sequence[tuple[str, str]]:
         return tuple(dict.fromkeys((kind.group, kind.version) for kind in self._server.kinds))

@@ -7,7 +7,7 @@ credentials behind), then the core, then the bootstrap objects through the core 
 import asyncio
 from dataclasses import dataclass
 
-from edgekube.apiserver import authn, oidc, reviews
+from edgekube.apiserver import authn, authority, oidc, reviews
 from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import Authenticator
@@ -134,6 +134,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         objects=objects,
         kubelet_tls=kubelet_tls,
     )
+    authority.register(server.routes, pki.ca.read_bytes())
     oidc.register(server.routes, signer, jwks_uri=f"https://{settings.advertise_address or address}:{settings.https_port}/openid/v1/jwks")
     await ensure_bootstrap(
         client=LocalClient(server, ADMIN),

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 
 from edgekube.api import catalog
-from edgekube.apiserver import oidc, reviews
+from edgekube.apiserver import authority, oidc, reviews
 from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import AUTHENTICATED, Authenticator
@@ -61,6 +61,7 @@ class Api:
             subresources=subresources.build(signer=self.signer, dialer=dialer),
             virtual=reviews.build(authenticator=authenticator, authorizer=self.rbac, audience=self.signer.issuer),
         )
+        authority.register(self.server.routes, self.pki.ca.read_bytes())
         oidc.register(self.server.routes, self.signer, jwks_uri="https://192.0.2.1:6443/openid/v1/jwks")
         self.client = LocalClient(self.server, ADMIN)
         self.port = 0

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from edgekube.api import catalog
@@ -21,6 +22,15 @@ async def test_anonymous_sees_health_and_version_only(api: Api) -> None:
     assert await api.anonymous("/version") == 200
     for path in ("/api", "/apis", "/api/v1/namespaces", "/metrics", "/openid/v1/jwks", "/"):
         assert await api.anonymous(path) == 401
+
+
+async def test_the_authority_is_public_and_only_to_be_read(api: Api) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"https://localhost:{api.port}/cacerts", ssl=api.tls(None)) as answer:
+            assert (answer.status, await answer.read()) == (200, api.pki.ca.read_bytes())
+        async with session.post(f"https://localhost:{api.port}/cacerts", ssl=api.tls(None)) as answer:
+            assert answer.status in (403, 405)
+    assert b"PRIVATE" not in api.pki.ca.read_bytes()
 
 
 async def test_bootstrap_is_complete_and_the_second_time_a_no_op(api: Api) -> None:

@@ -127,6 +127,8 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         "list watch : * : *",
         "create : core : serviceaccounts/token",
     ),
+    "edgekube:public": ("get : url : /cacerts", "post : url : /v1-edgekube/renew"),
+    "edgekube:node-connector": ("get : url : /v1-edgekube/connect",),
     "edgekube:node-dns": (f"{READ} : core : namespaces",),
     "system:kube-dns": ("list watch : core : endpoints services",),
     "system:persistent-volume-provisioner": (
@@ -206,6 +208,9 @@ CLUSTER_ROLE_BINDINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # Ours: proxy and DNS run inside the node's own process and use its identity.
     ("edgekube:node-proxier", "system:node-proxier", ("Group system:nodes",)),
     ("edgekube:node-dns", "edgekube:node-dns", ("Group system:nodes",)),
+    ("edgekube:node-connector", "edgekube:node-connector", ("Group system:nodes",)),
+    # What a machine needs before it has credentials: the authority to compare with its token, and renewal by proof of its key.
+    ("edgekube:public", "edgekube:public", ("Group system:authenticated", "Group system:unauthenticated")),
 )
 
 _LEADER = "system::leader-locking-"

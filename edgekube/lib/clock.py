@@ -1,12 +1,15 @@
 """Time as a dependency: components take a `Clock` and never ask the system themselves, so tests can hold or move it.
 
 Wall time (`now`) is for what people and certificates read; every lease, probe, back-off and timer uses `monotonic`,
-because the hosts we run on have no battery behind their clock and wall time jumps.
+because the hosts we run on have no battery behind their clock and wall time jumps. A promise to be dead by a certain moment is kept on
+`boottime`, which goes on while the machine sleeps. See lib.timefloor for the clock that a process really runs with.
 """
 
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+BUILD_DATE = datetime(2026, 1, 1, tzinfo=UTC)  # no correct clock shows an earlier time
 
 
 class Clock(Protocol):
@@ -18,6 +21,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that never go back; only differences mean something."""
 
+    def boottime(self) -> float:
+        """The same, and time that the machine sleeps counts too."""
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -28,6 +34,9 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def boottime(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
 
 class FakeClock:
     """A clock that moves only when told to; wall and monotonic time can be moved apart."""
@@ -35,12 +44,16 @@ class FakeClock:
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 1, 1, tzinfo=UTC)
         self._monotonic = 1000.0
+        self._asleep = 0.0
 
     def now(self) -> datetime:
         return self._now
 
     def monotonic(self) -> float:
         return self._monotonic
+
+    def boottime(self) -> float:
+        return self._monotonic + self._asleep
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass on both clocks."""
@@ -49,6 +62,11 @@ class FakeClock:
 
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward or back, as NTP does; no time passes."""
+        self._now += timedelta(seconds=seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """The machine is suspended for so long: only `monotonic` stands still."""
+        self._asleep += seconds
         self._now += timedelta(seconds=seconds)
 
 

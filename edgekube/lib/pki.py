@@ -10,10 +10,11 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekube.lib.clock import BUILD_DATE
 from edgekube.lib.files import write_atomic
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
-CLOCK_FLOOR = datetime(2026, 1, 1, tzinfo=UTC)
+CLOCK_FLOOR = BUILD_DATE
 
 
 @dataclass(frozen=True, slots=True)

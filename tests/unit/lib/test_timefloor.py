@@ -1,0 +1,66 @@
+"""The clock with a floor: never below the newest time known, and a short glitch is not believed."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from edgekube.lib.clock import BUILD_DATE, FakeClock
+from edgekube.lib.timefloor import FlooredClock
+
+DAY = timedelta(days=1)
+YEARS = 3 * 365 * 86400.0
+NOW = datetime(2027, 5, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_a_first_start_in_1970_goes_on_from_the_build_date(tmp_path: Path) -> None:
+    system = FakeClock(EPOCH)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    assert clock.now() == BUILD_DATE
+    system.advance(60)
+    assert clock.now() == BUILD_DATE + timedelta(seconds=60)
+    assert clock.wall() == EPOCH + timedelta(seconds=60)
+
+
+def test_the_floor_survives_a_reboot_into_the_past_and_a_right_clock_wins(tmp_path: Path) -> None:
+    FlooredClock(tmp_path / "f", system=FakeClock(NOW)).believe()
+    system = FakeClock(EPOCH)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    assert clock.behind == NOW - EPOCH
+    assert clock.now() == NOW
+    system.sleep(10)
+    assert clock.now() == NOW + timedelta(seconds=10), "time passes while the machine sleeps"
+    system.jump((NOW + DAY - EPOCH).total_seconds())
+    assert clock.now() == NOW + DAY + timedelta(seconds=10), "NTP answered"
+
+
+def test_a_glitch_is_forgotten_unless_it_was_believed(tmp_path: Path) -> None:
+    system = FakeClock(NOW)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    clock.believe()
+    system.jump(YEARS)
+    clock.keep()
+    system.jump(-YEARS)
+    assert clock.now() == NOW
+    assert FlooredClock(tmp_path / "f", system=system).now() == NOW
+    system.jump(YEARS)
+    clock.believe()
+    system.jump(-YEARS)
+    assert clock.now() == NOW + timedelta(seconds=YEARS)
+
+
+def test_a_server_lifts_the_floor_but_never_lowers_it(tmp_path: Path) -> None:
+    system = FakeClock(EPOCH)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    clock.raise_floor(NOW)
+    clock.raise_floor(NOW - DAY)
+    assert clock.now() == NOW
+    assert FlooredClock(tmp_path / "f", system=FakeClock(EPOCH)).now() == NOW, "far ahead: written at once"
+    before = (tmp_path / "f").stat().st_mtime_ns
+    system.advance(3600)
+    clock.raise_floor(NOW + timedelta(hours=2))
+    assert (tmp_path / "f").stat().st_mtime_ns == before, "a little ahead: the disk is left alone"
+
+
+def test_a_damaged_file_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"\xff\x00yesterday")
+    assert FlooredClock(tmp_path / "f", system=FakeClock(NOW)).now() == NOW

@@ -23,32 +23,36 @@ class ConfigError(Exception):
     """A setting is wrong; the message names it."""
 
 
-def setting(default: Any, text: str, *, hidden: bool = False) -> Any:
-    """A field with its help text."""
-    return field(default=default, metadata={"help": text, "hidden": hidden})
+def setting(default: Any, text: str, *, role: str = "") -> Any:
+    """A field with its help text. `role` names the one kind of process that reads it: server or agent; otherwise both do."""
+    return field(default=default, metadata={"help": text, "role": role})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a user can set for a server (an agent uses those of the node)."""
+    """What a user can set for a server and for an agent. What agents must know of the cluster itself they learn when they join."""
 
     data_dir: Path = setting(Path("/var/lib/edgekube"), "where everything that must survive lives")
     run_dir: Path = setting(Path("/run/edgekube"), "sockets, pinned namespaces and the runtime's state; should be a tmpfs")
-    write_kubeconfig: Path = setting(Path("/etc/edgekube/kubeconfig.yaml"), "where the admin kubeconfig is written, mode 0600")
+    write_kubeconfig: Path = setting(Path("/etc/edgekube/kubeconfig.yaml"), "where the admin kubeconfig goes, mode 0600", role="server")
     bind_address: str = setting("0.0.0.0", "address the API listens on")
-    https_port: int = setting(6443, "port of the API")
-    advertise_address: str = setting("", "address others reach this server at (default: the node's)")
-    tls_san: tuple[str, ...] = setting((), "more names and addresses for the API's certificate")
-    cluster_cidr: str = setting("10.42.0.0/16", "range of pod addresses")
-    service_cidr: str = setting("10.43.0.0/16", "range of Service addresses")
-    cluster_dns: str = setting("10.43.0.10", "address of the cluster's DNS")
-    cluster_domain: str = setting("cluster.local", "domain of the cluster's names")
-    node_port_range: str = setting("30000-32767", "ports for Services of type NodePort")
+    https_port: int = setting(6443, "port of the API", role="server")
+    advertise_address: str = setting("", "address others reach this server at (default: the node's)", role="server")
+    tls_san: tuple[str, ...] = setting((), "more names and addresses for the API's certificate", role="server")
+    cluster_cidr: str = setting("10.42.0.0/16", "range of pod addresses", role="server")
+    service_cidr: str = setting("10.43.0.0/16", "range of Service addresses", role="server")
+    cluster_dns: str = setting("10.43.0.10", "address of the cluster's DNS", role="server")
+    cluster_domain: str = setting("cluster.local", "domain of the cluster's names", role="server")
+    node_port_range: str = setting("30000-32767", "ports for Services of type NodePort", role="server")
+    server: tuple[str, ...] = setting((), "where an agent finds the server, https://HOST:6443; several may be named", role="agent")
+    token: str = setting("", "what lets this agent join (edgekube token create); needed once", role="agent")
+    token_file: str = setting("", "file to read the token from instead", role="agent")
+    join_timeout: int = setting(300, "seconds an agent that has not joined yet looks for a server before it gives up", role="agent")
     node_name: str = setting("", "name of this node (default: the host name)")
     node_ip: str = setting("", "address of this node (default: of the default route, else any)")
     node_labels: tuple[str, ...] = setting((), "labels of this node, key=value")
     node_taints: tuple[str, ...] = setting((), "taints of this node at registration, key=value:effect")
-    disable_agent: bool = setting(False, "run only the control plane, no node")
+    disable_agent: bool = setting(False, "run only the control plane, no node", role="server")
     kubelet_port: int = setting(10250, "port of the kubelet's API")
     max_pods: int = setting(110, "pods this node takes")
     eviction_hard_memory: str = setting("100Mi", "free memory below which pods are evicted")
@@ -57,8 +61,8 @@ class Settings:
     shutdown_grace_seconds: int = setting(20, "how long pods may take to end when the machine shuts down")
     container_runtime_socket: str = setting("", "socket of a podman service to use instead of our own")
     resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
-    write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)")
-    event_ttl_seconds: int = setting(3600, "how long Events are kept")
+    write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)", role="server")
+    event_ttl_seconds: int = setting(3600, "how long Events are kept", role="server")
     log_level: str = setting("info", "debug, info, warning or error")
 
     @property
@@ -120,6 +124,7 @@ def _convert(value: Any, default: Any, source: str) -> Any:
 _NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _SIZE = r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?"
 _FORMS = (
+    ("server", r"https://([^/@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?/?", "no address such as https://HOST:6443"),
     ("node_name", _NAME, "no name for a node: lower case letters, digits, '-' and '.' only"),
     ("cluster_domain", _NAME, "no domain: lower case letters, digits, '-' and '.' only"),
     ("node_port_range", r"\d+-\d+", "no range of ports such as 30000-32767"),

@@ -1,18 +1,22 @@
-"""The parts of this machine's node. They start beside the control plane: /readyz does not wait for Podman.
+"""The parts of a node, on a server's own machine and on an agent alike: they know a Client and nothing of what is behind it.
 
     network > proxy > dns > runtime > kubelet > kubelet-server > log rotation
+
+They start beside whatever else the process runs: neither /readyz nor an agent's start waits for Podman.
 """
 
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from edgekube.api import quantity
 from edgekube.app.gate import DelegatedGate
-from edgekube.app.plane import Plane
+from edgekube.app.paths import Paths
 from edgekube.app.removal import runtime_config
+from edgekube.client.protocol import Client
 from edgekube.config import Settings
 from edgekube.dns.component import DnsConfig, DnsServer
 from edgekube.kubelet.component import KubeletComponent
@@ -23,9 +27,29 @@ from edgekube.kubelet.runtime.rotation import LogRotation
 from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import RuntimeConfig
 from edgekube.kubelet.server.component import KubeletServer
+from edgekube.lib.clock import Clock
 from edgekube.lib.supervise import Component, supervise
 from edgekube.network.component import NetworkConfig, NodeNetwork
 from edgekube.proxy.component import Proxy, ProxyConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the parts of a node are built from. `settings` are those of this machine, with what the cluster says laid over them."""
+
+    settings: Settings
+    paths: Paths
+    clock: Clock
+    client: Client  # acts as system:node:NAME
+    addresses: Callable[[], Sequence[str]]  # of this machine, the first is the node's; asked anew each time
+    ca: Path
+    certificate: Path  # serving certificate of the kubelet
+    key: Path  # the same file as `certificate` where that holds both
+    control_plane: bool = False  # only the label that says so
+
+    @property
+    def node_name(self) -> str:
+        return self.settings.node_name
 
 
 class Node:
@@ -41,56 +65,22 @@ class Node:
         await supervise(self._parts, asyncio.Event(), start_timeout=float("inf"))
 
 
-def node_parts(plane: Plane, reload: list[Callable[[], None]]) -> Component:
-    """Everything of the node; `reload` gets what must be called when certificates were renewed."""
-    settings, client = plane.settings, plane.node()
-    network = NodeNetwork(
-        config=NetworkConfig(
-            node_name=settings.node_name, instance=settings.instance, service_cidr=settings.service_cidr, dns=settings.cluster_dns
-        ),
-        client=client,
+def node_parts(host: Host, reload: list[Callable[[], None]]) -> Component:
+    """Everything of the node; `reload` gets what must be called when the serving certificate was renewed."""
+    runtime = _runtime(host.settings)
+    network = _network(host)
+    kubelet = _kubelet(host, runtime, network)
+    return Node(
+        (
+            network,
+            _proxy(host),
+            _dns(host),
+            runtime.runtime,
+            kubelet,
+            _kubelet_server(host, runtime, kubelet, reload),
+            _rotation(host, runtime),
+        )
     )
-    proxy = Proxy(
-        config=ProxyConfig(
-            node_name=settings.node_name,
-            instance=settings.instance,
-            cluster_cidr=settings.cluster_cidr,
-            service_cidr=settings.service_cidr,
-        ),
-        client=client,
-    )
-    dns = DnsServer(
-        config=DnsConfig(address=settings.cluster_dns, domain=settings.cluster_domain, resolv_conf=settings.resolv_conf), client=client
-    )
-    runtime = _runtime(settings)
-    kubelet = KubeletComponent(
-        config=_kubelet_config(plane),
-        client=client,
-        runtime=runtime.runtime,
-        network=network,
-        groups=PodGroups(runtime.hierarchy, runtime.config.cgroup_root),
-        clock=plane.clock,
-        host_ips=lambda: (plane.address,),
-        network_ready=lambda: network.ready,
-    )
-    tls = _server_tls(plane.pki.kubelet, plane.pki.ca)
-    reload.append(lambda: tls.load_cert_chain(plane.pki.kubelet))
-    api = KubeletServer(
-        node_name=settings.node_name,
-        address=settings.bind_address,
-        port=settings.kubelet_port,
-        tls=tls,
-        gate=DelegatedGate(client=client, node_name=settings.node_name, clock=plane.clock),
-        pods=kubelet,
-        runtime=runtime.runtime,
-        clock=plane.clock,
-        host_logs=plane.paths.pod_logs.parent,
-        log_dir=plane.paths.pod_logs,
-    )
-    rotation = LogRotation(
-        runtime=runtime.runtime, clock=plane.clock, max_size=runtime.config.log_max_size, max_files=runtime.config.log_max_files
-    )
-    return Node((network, proxy, dns, runtime.runtime, kubelet, api, rotation))
 
 
 class _Runtime(NamedTuple):
@@ -104,15 +94,50 @@ def _runtime(settings: Settings) -> _Runtime:
     return _Runtime(config, hierarchy, PodmanRuntime(config=config, hierarchy=hierarchy, service=Service(config, hierarchy)))
 
 
-def _kubelet_config(plane: Plane) -> KubeletConfig:
-    settings = plane.settings
+def _network(host: Host) -> NodeNetwork:
+    settings = host.settings
+    config = NetworkConfig(
+        node_name=host.node_name, instance=settings.instance, service_cidr=settings.service_cidr, dns=settings.cluster_dns
+    )
+    return NodeNetwork(config=config, client=host.client)
+
+
+def _proxy(host: Host) -> Proxy:
+    settings = host.settings
+    config = ProxyConfig(
+        node_name=host.node_name, instance=settings.instance, cluster_cidr=settings.cluster_cidr, service_cidr=settings.service_cidr
+    )
+    return Proxy(config=config, client=host.client)
+
+
+def _dns(host: Host) -> DnsServer:
+    settings = host.settings
+    config = DnsConfig(address=settings.cluster_dns, domain=settings.cluster_domain, resolv_conf=settings.resolv_conf)
+    return DnsServer(config=config, client=host.client)
+
+
+def _kubelet(host: Host, runtime: _Runtime, network: NodeNetwork) -> KubeletComponent:
+    return KubeletComponent(
+        config=_kubelet_config(host),
+        client=host.client,
+        runtime=runtime.runtime,
+        network=network,
+        groups=PodGroups(runtime.hierarchy, runtime.config.cgroup_root),
+        clock=host.clock,
+        host_ips=host.addresses,
+        network_ready=lambda: network.ready,
+    )
+
+
+def _kubelet_config(host: Host) -> KubeletConfig:
+    settings = host.settings
     return KubeletConfig(
-        node_name=settings.node_name,
-        data_dir=plane.paths.data,
-        run_dir=plane.paths.run,
-        pod_logs=plane.paths.pod_logs,
-        container_logs=plane.paths.container_links,
-        node_ip=plane.address,
+        node_name=host.node_name,
+        data_dir=host.paths.data,
+        run_dir=host.paths.run,
+        pod_logs=host.paths.pod_logs,
+        container_logs=host.paths.container_links,
+        node_ip=next(iter(host.addresses()), ""),
         kubelet_port=settings.kubelet_port,
         max_pods=settings.max_pods,
         cluster_dns=(settings.cluster_dns,),
@@ -120,14 +145,37 @@ def _kubelet_config(plane: Plane) -> KubeletConfig:
         resolv_conf=settings.resolv_conf,
         node_labels=settings.node_labels,
         node_taints=settings.node_taints,
+        control_plane=host.control_plane,
         eviction_memory=quantity.value(settings.eviction_hard_memory),
     )
 
 
-def _server_tls(credential: Path, ca: Path) -> ssl.SSLContext:
+def _kubelet_server(host: Host, runtime: _Runtime, kubelet: KubeletComponent, reload: list[Callable[[], None]]) -> KubeletServer:
+    tls = _server_tls(host)
+    reload.append(lambda: tls.load_cert_chain(host.certificate, host.key))
+    return KubeletServer(
+        node_name=host.node_name,
+        address=host.settings.bind_address,
+        port=host.settings.kubelet_port,
+        tls=tls,
+        gate=DelegatedGate(client=host.client, node_name=host.node_name, clock=host.clock),
+        pods=kubelet,
+        runtime=runtime.runtime,
+        clock=host.clock,
+        host_logs=host.paths.pod_logs.parent,
+        log_dir=host.paths.pod_logs,
+    )
+
+
+def _server_tls(host: Host) -> ssl.SSLContext:
     """The node's own API: a certificate of ours is asked for, the gate decides what without one."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(ca))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(host.ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_cert_chain(credential)
+    context.load_cert_chain(host.certificate, host.key)
     return context
+
+
+def _rotation(host: Host, runtime: _Runtime) -> LogRotation:
+    config = runtime.config
+    return LogRotation(runtime=runtime.runtime, clock=host.clock, max_size=config.log_max_size, max_files=config.log_max_files)

@@ -25,6 +25,11 @@ class Paths:
         return self.data / "pki"
 
     @property
+    def agent(self) -> Path:
+        """What makes this machine an agent: its key, its certificates, what it knows of its cluster."""
+        return self.data / "agent"
+
+    @property
     def pid(self) -> Path:
         return self.run / "edgekube.pid"
 
@@ -49,11 +54,11 @@ class Paths:
     def cgroup_root(self, instance: str) -> str:
         return "kubepods" if self.is_default else f"kubepods-{instance}"
 
-    def ensure(self) -> None:
-        """Make the folders; they are for root only. All or none: raises OSError."""
+    def ensure(self, *, agent: bool = False) -> None:
+        """Make the folders of a server or an agent; they are for root only. All or none: raises OSError."""
         made: list[Path] = []
         try:
-            for folder in (self.data, self.database.parent, self.images, self.run):
+            for folder in (self.data, self.agent if agent else self.database.parent, self.images, self.run):
                 missing = [one for one in (folder, *folder.parents) if not one.exists()]
                 for one in reversed(missing):
                     one.mkdir(mode=0o700, exist_ok=True)

@@ -32,14 +32,15 @@ class Finding:
     fatal: bool = True
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """All checks, in order."""
-    return [finding for check in CHECKS for finding in check(settings)]
+def examine(settings: Settings, *, agent: bool = False) -> list[Finding]:
+    """All checks of a server or an agent, in order."""
+    return [finding for check in (AGENT_CHECKS if agent else CHECKS) for finding in check(settings)]
 
 
-def refusals(settings: Settings) -> list[str]:
+def refusals(settings: Settings, *, agent: bool = False) -> list[str]:
     """One line for each reason not to start."""
-    return [f"{found.text}: {found.fix}" if found.fix else found.text for found in examine(settings) if found.fatal and not found.ok]
+    bad = [found for found in examine(settings, agent=agent) if found.fatal and not found.ok]
+    return [f"{found.text}: {found.fix}" if found.fix else found.text for found in bad]
 
 
 def _root(settings: Settings) -> Sequence[Finding]:
@@ -93,8 +94,14 @@ def cgroup_controllers() -> set[str]:
 
 def _port(settings: Settings) -> Sequence[Finding]:
     wanted = [("the API", settings.bind_address, settings.https_port)]
-    if not settings.disable_agent:
-        wanted.append(("the kubelet", settings.bind_address, settings.kubelet_port))
+    return _free(wanted) if settings.disable_agent else (*_free(wanted), *_kubelet_port(settings))
+
+
+def _kubelet_port(settings: Settings) -> Sequence[Finding]:
+    return _free([("the kubelet", settings.bind_address, settings.kubelet_port)])
+
+
+def _free(wanted: Sequence[tuple[str, str, int]]) -> Sequence[Finding]:
     found = []
     for what, address, port in wanted:
         try:
@@ -129,4 +136,21 @@ def _database(settings: Settings) -> Sequence[Finding]:
     return (Finding("database", True, f"{path} is ours"),)
 
 
-CHECKS: tuple[Callable[[Settings], Sequence[Finding]], ...] = (_root, _programs, _kernel, _port, _space, _database)
+def _no_agent(settings: Settings) -> Sequence[Finding]:
+    """One data directory is one of both: the identity of an agent and the state of a cluster do not mix."""
+    if not paths_of(settings).agent.is_dir():
+        return ()
+    text = f"{settings.data_dir} belongs to an agent"
+    return (Finding("data directory", False, text, "start it with edgekube agent, use another --data-dir, or run edgekube uninstall"),)
+
+
+def _no_server(settings: Settings) -> Sequence[Finding]:
+    if not paths_of(settings).database.parent.is_dir():
+        return ()
+    text = f"{settings.data_dir} belongs to a server"
+    return (Finding("data directory", False, text, "start it with edgekube server, use another --data-dir, or run edgekube uninstall"),)
+
+
+Check = Callable[[Settings], Sequence[Finding]]
+CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _no_agent, _port, _space, _database)
+AGENT_CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _no_server, _kubelet_port, _space)

@@ -30,38 +30,39 @@ _COLLECT = (5_000, 2, 5_000)
 _KNOWN = (StoreDamaged, StoreUnavailable, StartTimeout, OSError)
 
 
-def serve(settings: Settings) -> int:
-    """Run a server until SIGTERM or SIGINT. Returns the exit code."""
+Run = Callable[[Settings, asyncio.Event, Callable[[], None]], Awaitable[None]]
+
+
+def serve(settings: Settings, *, agent: bool = False) -> int:
+    """Run a server, or an agent, until SIGTERM or SIGINT. Returns the exit code."""
     logs.set_up(settings.log_level)
     paths = paths_of(settings)
     # A server that runs here already is the reason to tell, not the ports it uses.
     if holder := running(paths.pid):
         return _failed(f"another edgekube uses {paths.run}: {AlreadyRunning(holder)}")
-    if reasons := preflight.refusals(settings):
+    if reasons := preflight.refusals(settings, agent=agent):
         return _failed("; ".join(reasons))
     try:
-        paths.ensure()
+        paths.ensure(agent=agent)
         lock = PidFile(paths.pid)
     except AlreadyRunning as error:
         return _failed(f"another edgekube uses {paths.run}: {error}")
     except OSError as error:
         return _failed(f"{error.filename} can not be made: {error.strerror}")
     try:
-        return _run(settings)
+        return _run(settings, agent=agent)
     finally:
         lock.close()
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, *, agent: bool) -> int:
     import uvloop
-
-    from edgekube.app.server import run_server
 
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.disable()  # until it is ready: what start-up makes, stays
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(settings, run_server))
+            runner.run(_until_stopped(settings, _what(agent), node=agent or not settings.disable_agent))
     except BaseExceptionGroup as group:
         return _crashed(group)
     except (*_KNOWN, RuntimeError) as error:
@@ -69,14 +70,24 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-async def _until_stopped(settings: Settings, run_server: Callable[[Settings, asyncio.Event, Callable[[], None]], Awaitable[None]]) -> None:
+def _what(agent: bool) -> Run:
+    if agent:
+        from edgekube.app.agent import run_agent
+
+        return run_agent
+    from edgekube.app.server import run_server
+
+    return run_server
+
+
+async def _until_stopped(settings: Settings, run: Run, *, node: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run_server(settings, stop, _announce)
+    await run(settings, stop, _announce)
     notify("STOPPING=1")
-    if not settings.disable_agent:
+    if node:
         await asyncio.to_thread(_end_pods_with_machine, settings)
 
 

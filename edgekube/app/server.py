@@ -1,6 +1,6 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-    apiserver > controllers > scheduler > (node: network > proxy > dns > kubelet) > certificates
+apiserver > controllers > scheduler > node (node.py) > certificates
 """
 
 import asyncio
@@ -50,9 +50,7 @@ def parts(plane: Plane) -> Sequence[Component]:
     reload = [api.reload, plane.kubelet_tls.reload]
     found: list[Component] = [api, _controllers(plane), Scheduler(client=plane.component("system:kube-scheduler"), clock=plane.clock)]
     if not settings.disable_agent:
-        from edgekube.app.node import node_parts
-
-        found.append(node_parts(plane, reload))
+        found.append(_node(plane, reload))
     renewal = CertificateRenewal(
         pki=plane.pki,
         renew=lambda: credentials(settings, plane.paths, plane.clock, plane.address),
@@ -69,3 +67,19 @@ def _controllers(plane: Plane) -> Component:
         settings=ControllerSettings(ca_pem=plane.pki.ca.read_text(), cluster_cidr=plane.settings.cluster_cidr),
     )
 
+
+def _node(plane: Plane, reload: list[Callable[[], None]]) -> Component:
+    from edgekube.app.node import Host, node_parts
+
+    host = Host(
+        settings=plane.settings,
+        paths=plane.paths,
+        clock=plane.clock,
+        client=plane.node(),
+        addresses=lambda: (plane.address,),
+        ca=plane.pki.ca,
+        certificate=plane.pki.kubelet,
+        key=plane.pki.kubelet,
+        control_plane=True,
+    )
+    return node_parts(host, reload)

@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("server", "run the control plane and this node"),
+    Command("agent", "join a cluster and run this machine as one of its nodes"),
     Command("status", "whether the server on this machine is ready, and what is not"),
     Command("stop", "stop the server on this machine; pods keep running"),
     Command("check", "look whether this machine has what edgekube needs"),
@@ -69,25 +70,27 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.text, description=command.text, argument_default=argparse.SUPPRESS)
         sub.add_argument("--config", metavar="PATH", help=f"configuration file (default {_CONFIG_FILE})")
-        add_settings(sub, everything=command.name in _TAKE_ALL, shown=command.name == "server")
+        add_settings(sub, everything=command.name in _TAKE_ALL, role=command.name if command.name in ROLES else "")
         if command is chosen and (add := getattr(_module(command), "arguments", None)) is not None:
             add(sub)
     return parser
 
 
 _EVERYWHERE = ("data-dir", "run-dir", "node-name", "write-kubeconfig")
-_TAKE_ALL = ("server", "status")  # an installer asks for the status with the flags that it has started the server with
+ROLES = ("server", "agent")
+_TAKE_ALL = (*ROLES, "status")  # an installer asks for the status with the flags that it has started the server with
 
 
-def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, shown: bool = False) -> None:
-    """The settings as flags: all of them, or those by which an installation is found. Help names all only if they are `shown`."""
+def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, role: str = "") -> None:
+    """The settings as flags: all of them, or those by which an installation is found. Help names what a process of this `role` reads."""
     for spec in dataclasses.fields(config.Settings):
         key = config.key_of(spec.name)
         if not (everything or key in _EVERYWHERE):
             continue
         default = spec.default
         text = f"{spec.metadata['help']} (default {default})" if default not in ("", (), False) else spec.metadata["help"]
-        if not (shown or key in (*_EVERYWHERE, "https-port")):
+        shown = spec.metadata["role"] in ("", role) if role else key in (*_EVERYWHERE, "https-port")
+        if not shown:
             text = argparse.SUPPRESS
         if isinstance(default, bool):
             parser.add_argument(f"--{key}", nargs="?", const="true", metavar="BOOL", help=text)

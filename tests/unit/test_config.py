@@ -19,6 +19,11 @@ def test_derived_values():
     assert len(found.instance) == 8
 
 
+@pytest.mark.parametrize("address", ["https://pi", "https://pi.local:6443/", "https://10.0.0.1:6443", "https://[fd00::1]:6443"])
+def test_addresses_of_a_server(address):
+    assert load({"server": address}, environ={}, file={}).server == (address,)
+
+
 def test_lists_and_switches():
     found = load({"tls-san": ["a,b", "c"], "disable-agent": "true"}, environ={"EDGEKUBE_NODE_LABELS": "x=1,y=2"}, file={})
     assert (found.tls_san, found.node_labels, found.disable_agent) == (("a", "b", "c"), ("x=1", "y=2"), True)
@@ -47,6 +52,9 @@ def test_lists_and_switches():
         ({"node-port-range": "30000-70000"}, {}, {}, "--node-port-range: 30000-70000 is no range"),
         ({"node-labels": "zone=a,shed"}, {}, {}, "--node-labels: 'shed' is no label"),
         ({"node-taints": "shed"}, {}, {}, "--node-taints: 'shed' is no taint"),
+        ({"server": "http://10.0.0.1:6443"}, {}, {}, "--server: 'http://10.0.0.1:6443' is no address such as https://HOST:6443"),
+        ({"server": "https://a:6443/api"}, {}, {}, "--server"),
+        ({"server": "https://a,b"}, {}, {}, "--server: 'b' is no address"),
         ({"eviction-hard-memory": "lots"}, {}, {}, "--eviction-hard-memory: 'lots' is no size"),
     ],
 )

@@ -1,0 +1,68 @@
+"""Who this node is: its name, its key and its certificates, in one folder for root only.
+
+    node.json     its name, and where it found its servers          node.key      its key, for life
+    ca.crt        the authority of its cluster                       client.crt    system:node:NAME, towards the API
+    serving.crt   the certificate of its own API
+
+One key for both certificates, so that no certificate file ever needs to be swapped together with a key. Each file is written whole or
+not at all.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekube.lib.files import write_if_changed
+
+
+class IdentityDamaged(Exception):
+    """The identity of this node can not be read; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A node that has joined."""
+
+    folder: Path
+    name: str
+    servers: Sequence[str]  # https://HOST:PORT
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / "ca.crt"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "node.key"
+
+    @property
+    def client(self) -> Path:
+        return self.folder / "client.crt"
+
+    @property
+    def serving(self) -> Path:
+        return self.folder / "serving.crt"
+
+
+def save(identity: Identity) -> bool:
+    """Write the name and the servers; tells whether it had to."""
+    data = {"name": identity.name, "servers": list(identity.servers)}
+    return write_if_changed(identity.folder / "node.json", json.dumps(data, indent=1).encode() + b"\n", mode=0o600)
+
+
+def load(folder: Path) -> Identity | None:
+    """The identity as far as it is there: None if this machine has not even a name yet. Raises IdentityDamaged."""
+    path = folder / "node.json"
+    try:
+        found = json.loads(path.read_bytes())
+        return Identity(folder, str(found["name"]), tuple(map(str, found["servers"])))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise IdentityDamaged(f"{path} is damaged ({error}): run edgekube uninstall and join this machine again") from error
+
+
+def joined(identity: Identity) -> bool:
+    """Whether everything is there that a node needs: no token is used any more."""
+    return all(path.exists() for path in (identity.ca, identity.key, identity.client, identity.serving))

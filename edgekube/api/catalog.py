@@ -1,6 +1,7 @@
 """The one list of kinds. Generic code goes through `KINDS`, `find` and `find_kind`; a component names the constant of what it works on."""
 
 from edgekube.api.kind import Kind
+from edgekube.api.kinds.certificatesigningrequest import CERTIFICATE_SIGNING_REQUEST
 from edgekube.api.kinds.configmap import CONFIG_MAP
 from edgekube.api.kinds.controllerrevision import CONTROLLER_REVISION
 from edgekube.api.kinds.deployment import DEPLOYMENT
@@ -19,6 +20,7 @@ from edgekube.api.kinds.service import SERVICE
 from edgekube.api.kinds.serviceaccount import SERVICE_ACCOUNT
 
 __all__ = (
+    "CERTIFICATE_SIGNING_REQUEST",
     "CLUSTER_ROLE",
     "CLUSTER_ROLE_BINDING",
     "CONFIG_MAP",
@@ -65,6 +67,7 @@ KINDS: tuple[Kind, ...] = (
     ROLE,
     ROLE_BINDING,
     PRIORITY_CLASS,
+    CERTIFICATE_SIGNING_REQUEST,
 )
 
 _BY_PLURAL = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}

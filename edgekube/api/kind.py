@@ -47,6 +47,14 @@ class Scale:
     selector: Callable[[Obj], str] = lambda _obj: ""
 
 
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A part of the object that is written on its own, through a subresource whose body is the whole object, as `status` is."""
+
+    prepare: Callable[[Obj, Obj | None], None]
+    validate: Callable[[Obj, Obj | None], Iterable[Problem]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """One resource in one version. Hashable by identity of (group, version, plural)."""
@@ -72,6 +80,7 @@ class Kind:
     has_generation: bool = False  # metadata.generation counts changes of anything but metadata and status
     scale: Scale | None = None
     subresources: Mapping[str, Sequence[str]] = field(default_factory=dict)  # e.g. {"log": ("get",), "eviction": ("create",)}: discovery
+    apart: Mapping[str, Apart] = field(default_factory=dict)  # the subresources among them that write a part of the object
     verbs: Sequence[str] = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
     deprecated: str = ""  # the warning that every request about this version gets
     ephemeral: bool = False  # every write of this kind may live in memory only (Lease, Event)

@@ -179,10 +179,9 @@ class _Keeper:
         return self._due(validity)
 
     def _due(self, validity: Validity) -> bool:
-        renew = validity.issued + (validity.not_after - validity.issued) * 2 / 3
         if pki.needs_renewal(validity, self._now):
             return True
-        self.renew_at = min(self.renew_at, renew)
+        self.renew_at = min(self.renew_at, pki.renewal_of(validity))
         return False
 
     def _note(self, name: str, data: bytes, fingerprint: str, life: timedelta) -> None:

@@ -24,7 +24,7 @@ from edgekube.apiserver.operation import IGNORE, Operation
 from edgekube.apiserver.registry import mapped
 from edgekube.apiserver.request import Request, Response, StreamResponse
 from edgekube.apiserver.server import Server
-from edgekube.apiserver.subdispatch import patch_change
+from edgekube.apiserver.subdispatch import OWN_BODY, patch_change
 from edgekube.apiserver.subresources.protocol import Subresource
 from edgekube.apiserver.verbs import listing
 from edgekube.apiserver.verbs.create import create
@@ -153,7 +153,7 @@ class LocalClient:
 
         def change(_old: Obj) -> Obj:
             fresh: Obj = _copy(obj)
-            if not subresource or subresource in ("status", "finalize"):
+            if not subresource or subresource in OWN_BODY:
                 _named(kind, fresh)
                 decoding.clean(kind, fresh, mode=IGNORE)
             return fresh

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
 
 _PATCHES = {each.value: each for each in PatchType}
-_OWN_BODY = frozenset(("status", "finalize"))  # the body is the parent itself
+OWN_BODY = frozenset(("status", "finalize", "approval"))  # the body is the parent itself
 
 
 async def dispatch_subresource(server: "Server", request: Request, op: Operation) -> AnyResponse:
@@ -58,7 +58,7 @@ async def _read(request: Request, op: Operation, handler: Subresource) -> Obj:
 
 
 def _decoded(raw: bytes, media: str, op: Operation, handler: Subresource) -> Obj:
-    if handler.name in _OWN_BODY:
+    if handler.name in OWN_BODY:
         obj, warnings = codec.decode(op.kind, raw, media, op.field_validation)
         op.warnings[:] = warnings
         return obj
@@ -76,7 +76,7 @@ async def _replacement(request: Request, op: Operation, handler: Subresource) ->
     media = object_media(request.headers.get("content-type", ""), protobuf=request.protobuf)
     raw = await request.read_body()
     first = [_decoded(raw, media, op, handler)]
-    if handler.name in _OWN_BODY:
+    if handler.name in OWN_BODY:
         check_name(op, first[0])
 
     def change(_old: Obj) -> Obj:
@@ -97,7 +97,7 @@ async def _patch(server: "Server", request: Request, op: Operation, handler: Sub
 def patch_change(server: "Server", op: Operation, handler: Subresource, kind: PatchType, body: Any) -> Callable[[Obj], Obj]:
     """The patch of a subresource as a function of its current body."""
     if kind is not PatchType.APPLY:
-        return changer(op, kind, body, "" if handler.name in _OWN_BODY else handler.schema)
+        return changer(op, kind, body, "" if handler.name in OWN_BODY else handler.schema)
     if handler.name == "scale":
         require_manager(op)
         if not isinstance(body, dict):
@@ -105,7 +105,7 @@ def patch_change(server: "Server", op: Operation, handler: Subresource, kind: Pa
         op.applying = True
         raw = orjson.dumps(body)
         return lambda _old: orjson.loads(raw)
-    if handler.name not in _OWN_BODY:
+    if handler.name not in OWN_BODY:
         return changer(op, PatchType.MERGE, body, handler.schema)
     wanted = applied_object(op, body)
 

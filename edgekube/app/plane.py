@@ -118,7 +118,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         store=store,
         authenticator=authenticator,
         authorizer=rbac,
-        admission=plugins.build(plugins.Environment(objects=objects, rbac=rbac, values=values)),
+        admission=plugins.build(plugins.Environment(objects=objects, rbac=rbac, values=values, clock=clock)),
         subresources=subresources.build(signer=signer, dialer=dialer),
         virtual=reviews.build(authenticator=authenticator, authorizer=rbac, audience=signer.issuer),
         clock=clock,

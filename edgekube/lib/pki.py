@@ -55,8 +55,7 @@ class Validity:
 
 def needs_renewal(validity: Validity, now: datetime) -> bool:
     """Due once two thirds of its life are over, or when the clock stands outside of it."""
-    renew = validity.issued + (validity.not_after - validity.issued) * 2 / 3
-    return now >= renew or now < validity.not_before
+    return now >= renewal_of(validity) or now < validity.not_before
 
 
 def create_authority(name: str, now: datetime, *, key_pem: bytes = b"") -> bytes:
@@ -126,6 +125,19 @@ def validity_of(pem: bytes, *, life: timedelta = LEAF_LIFE) -> Validity:
     certificate = load_certificate(pem)
     not_after = certificate.not_valid_after_utc
     return Validity(not_after - life, certificate.not_valid_before_utc, not_after)
+
+
+def dates_of(pem: bytes) -> Validity:
+    """When a certificate that was made from a signing request (lib.csr.issue) was issued and holds: it was issued in the middle of the
+    time it holds. So whoever holds it knows when to renew it, whatever life it was given. Raises ValueError."""
+    certificate = load_certificate(pem)
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return Validity(first + (last - first) / 2, first, last)
+
+
+def renewal_of(validity: Validity) -> datetime:
+    """When two thirds of the life are over."""
+    return validity.issued + (validity.not_after - validity.issued) * 2 / 3
 
 
 def certificate_pem(pem: bytes) -> bytes:

@@ -1,8 +1,14 @@
 """The admission plugins, in upstream's order, each with the reason for its place. The verbs run `mutate` of all, then `validate` of all."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edgekube.apiserver.admission.certificates import (
+    CertificateApproval,
+    CertificateRequester,
+    CertificateSigning,
+    CertificateSubjectRestriction,
+)
 from edgekube.apiserver.admission.namespaces import NamespaceLifecycle
 from edgekube.apiserver.admission.pods import DefaultTolerationSeconds, Priority, TaintNodesByCondition
 from edgekube.apiserver.admission.protocol import Plugin
@@ -12,6 +18,7 @@ from edgekube.apiserver.admission.services import ServiceAllocation
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.objects import Objects
 from edgekube.apiserver.rbac import RbacAuthorizer
+from edgekube.lib.clock import Clock, SystemClock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +28,7 @@ class Environment:
     objects: Objects
     rbac: RbacAuthorizer
     values: ServiceValues
+    clock: Clock = field(default_factory=SystemClock)
 
 
 PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
@@ -29,6 +37,10 @@ PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
     lambda _: TaintNodesByCondition(),
     lambda environment: Priority(environment.objects),
     lambda _: DefaultTolerationSeconds(),
+    lambda environment: CertificateRequester(environment.clock),
+    lambda environment: CertificateApproval(environment.rbac),
+    lambda environment: CertificateSigning(environment.rbac),
+    lambda _: CertificateSubjectRestriction(),
     lambda environment: EscalationCheck(environment.rbac),
     lambda environment: ServiceAllocation(environment.values),  # last of the mutating: it reserves
 )

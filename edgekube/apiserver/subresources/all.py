@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from edgekube.apiserver.relay import NodeDialer
 from edgekube.apiserver.subresources import containers, proxy
+from edgekube.apiserver.subresources.approval import ApprovalSubresource
 from edgekube.apiserver.subresources.binding import BindingSubresource
 from edgekube.apiserver.subresources.ephemeral import EphemeralContainersSubresource
 from edgekube.apiserver.subresources.eviction import EvictionSubresource
@@ -15,6 +16,7 @@ from edgekube.apiserver.tokens import TokenSigner
 def build(*, signer: TokenSigner, dialer: NodeDialer) -> Sequence[Subresource]:
     """All of them."""
     return (
+        ApprovalSubresource(),
         BindingSubresource(),
         EvictionSubresource(),
         TokenSubresource(signer),

@@ -72,6 +72,7 @@ async def _update(server: "Server", op: Operation, change: Change) -> Item:
 async def _prepared(server: "Server", op: Operation, new: Obj, old: Obj) -> bool:
     """Bring `new` to what would be stored. Returns whether the write must reach the disk."""
     kind, status = op.kind, op.subresource == "status"
+    apart = kind.apart.get(op.subresource)
     finalize = op.subresource == "finalize"
     place(op, new)
     check_revision(op, new, old)
@@ -80,17 +81,19 @@ async def _prepared(server: "Server", op: Operation, new: Obj, old: Obj) -> bool
         _only_finalizers(new, old)
     elif status:
         _only_status(new, old)
-    elif kind.has_status:
+    elif kind.has_status and apart is None:
         _keep_status(new, old)
     kind.default(new)
     await server.mutate(op, "UPDATE", new, old)
     if status:
         kind.prepare_status(new, old)
+    elif apart is not None:
+        apart.prepare(new, old)
     elif not finalize:
         kind.prepare(new, old)
         bump_generation(kind, new, old)
     managed.updated(op, new, old, server.clock)
-    check = kind.validate_status if status else kind.validate
+    check = kind.validate_status if status else apart.validate if apart is not None else kind.validate
     raise_if_invalid(kind, op.name, [*object_meta_update(kind, new, old), *check(new, old)])
     await server.admit(op, "UPDATE", new, old)
     return not (status and kind.ephemeral_status(new, old))

@@ -63,6 +63,7 @@ class Settings:
     resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
     write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)", role="server")
     event_ttl_seconds: int = setting(3600, "how long Events are kept", role="server")
+    test_clock_offset_file: str = setting("", "a file with seconds by which the clock is shifted, for tests", role="test")
     log_level: str = setting("info", "debug, info, warning or error")
 
     @property

@@ -2,6 +2,8 @@
 
 A certificate's CN is the user and its O values are the groups. A token's signature is checked once and remembered by digest (bounded);
 each use then only looks up, in memory, that it has not expired and that its service account and the object it is bound to still exist.
+The dates of certificates are judged here too, by our own clock (see lib.tlsclock), and a token by how long ago it was issued: a clock that
+jumps while we run ends no token.
 Credentials that are wrong are refused; no credentials at all is None, and the chain lets such requests see ANONYMOUS_PATHS only.
 """
 
@@ -12,6 +14,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from edgekube.api import catalog
 from edgekube.api.item import Item
@@ -20,7 +23,8 @@ from edgekube.apiserver.identity import PeerCertificate, User
 from edgekube.apiserver.objects import Objects
 from edgekube.apiserver.tokens import BadToken, Claims, TokenSigner
 from edgekube.errors import Unauthorized
-from edgekube.lib.clock import Clock, parse_rfc3339
+from edgekube.lib.clock import Clock, parse_rfc3339, rfc3339
+from edgekube.lib.tlsclock import LEEWAY
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,7 @@ AUTHENTICATED = "system:authenticated"
 WEBSOCKET_BEARER = "base64url.bearer.authorization.k8s.io."
 _CACHE_LIMIT = 4096
 _DELETION_LEEWAY = 60.0
+_LEEWAY = LEEWAY.total_seconds()
 _EXTRA = "authentication.kubernetes.io/"
 
 
@@ -71,6 +76,11 @@ class Authenticator:
         return known
 
     def _by_certificate(self, certificate: PeerCertificate) -> User:
+        now = self._clock.now().timestamp()
+        if not certificate.not_before - _LEEWAY <= now <= certificate.not_after + _LEEWAY:
+            until = rfc3339(datetime.fromtimestamp(certificate.not_after, UTC))
+            log.info("client certificate out of date", extra={"user": certificate.common_name, "until": until})
+            raise Unauthorized
         key = (certificate.common_name, tuple(certificate.organizations), certificate.der)
         user = self._certificates.get(key)
         if user is None:
@@ -86,9 +96,9 @@ class Authenticator:
 
     def _judge(self, claims: Claims, audiences: Sequence[str]) -> None:
         now = self._clock.now().timestamp()
-        if now >= claims.expires:
+        if self._age(claims.issued) >= claims.expires - claims.issued:
             raise BadToken("expired")
-        if now < claims.not_before - _DELETION_LEEWAY:
+        if self._age(claims.not_before) < -_DELETION_LEEWAY:
             raise BadToken("not valid yet")
         if not set(audiences) & set(claims.audiences):
             raise BadToken("meant for another audience")
@@ -99,6 +109,9 @@ class Authenticator:
             self._alive(catalog.POD, claims.namespace, claims.pod, now)
         elif claims.node is not None:
             self._alive(catalog.NODE, "", claims.node, now)
+
+    def _age(self, moment: float) -> float:
+        return self._clock.age(datetime.fromtimestamp(moment, UTC))
 
     def _alive(self, kind: Kind, namespace: str, reference: tuple[str, str], now: float) -> None:
         name, uid = reference

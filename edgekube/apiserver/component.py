@@ -9,6 +9,7 @@ import contextlib
 import logging
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgekube.api import catalog
@@ -73,15 +74,15 @@ class ApiServerComponent:
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(REAP_EVERY)
-            await reap_events(self._server, self._clock.now().timestamp() - self._config.event_ttl_seconds)
+            await reap_events(self._server, self._clock, self._config.event_ttl_seconds)
 
 
-async def reap_events(server: Server, before: float) -> int:
-    """Delete Events that nobody wrote to since `before` (epoch seconds). Returns how many."""
+async def reap_events(server: Server, clock: Clock, ttl: float) -> int:
+    """Delete Events that nobody wrote to for `ttl` seconds. Returns how many."""
     registry = server.registry
     old: list[Item] = []
     for index, item in enumerate(registry.page(catalog.EVENT, "").items, start=1):
-        if last_seen(item) < before:
+        if clock.age(datetime.fromtimestamp(last_seen(item), UTC)) > ttl:
             old.append(item)
         if index % REAP_AT_ONCE == 0:
             await asyncio.sleep(0)

@@ -14,6 +14,7 @@ from aiohttp.web_request import BaseRequest
 
 from edgekube.apiserver.identity import PeerCertificate
 from edgekube.errors import BadRequest, TooLarge
+from edgekube.lib.tlsclock import validity
 
 MAX_BODY = 3 * 1024 * 1024
 BODY_SECONDS = 60.0
@@ -65,14 +66,16 @@ class Connection(RequestHandler):
 
 def peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None:
     """What TLS verified of the client, if it showed a certificate."""
-    subject = (transport.get_extra_info("peercert") or {}).get("subject")
+    certificate = transport.get_extra_info("peercert") or {}
+    subject = certificate.get("subject")
     if not subject:
         return None
     names: list[tuple[str, str]] = [pair for relative in subject for pair in relative]
     common = next((value for name, value in names if name == "commonName"), "")
     organizations = tuple(value for name, value in names if name == "organizationName")
     tls = transport.get_extra_info("ssl_object")
-    return PeerCertificate(common, organizations, (tls.getpeercert(True) or b"") if tls is not None else b"")
+    first, last = (moment.timestamp() for moment in validity(certificate))
+    return PeerCertificate(common, organizations, (tls.getpeercert(True) or b"") if tls is not None else b"", first, last)
 
 
 class Factory(web.Server):

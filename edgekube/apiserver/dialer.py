@@ -12,6 +12,8 @@ from edgekube.api import catalog
 from edgekube.apiserver.objects import Objects
 from edgekube.apiserver.relay import Streams, connect
 from edgekube.errors import ApiError, NotFound
+from edgekube.lib.clock import Clock, SystemClock
+from edgekube.lib.tlsclock import client_context
 
 _ADDRESS_ORDER = ("InternalIP", "ExternalIP", "InternalDNS", "ExternalDNS", "Hostname")
 _KUBELET_PORT = 10250
@@ -40,16 +42,13 @@ class DirectDialer:
 class ClientTls:
     """The TLS side of the API server towards kubelets. Made at first use; `reload` after a renewal."""
 
-    def __init__(self, *, ca: Path, credential: Path) -> None:
-        self._ca, self._credential = ca, credential
+    def __init__(self, *, ca: Path, credential: Path, clock: Clock | None = None) -> None:
+        self._ca, self._credential, self._clock = ca, credential, clock or SystemClock()
         self._context: ssl.SSLContext | None = None
 
     def __call__(self) -> ssl.SSLContext:
         if self._context is None:
-            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self._ca))
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(str(self._credential))
-            self._context = context
+            self._context = client_context(clock=self._clock, ca=self._ca, credential=self._credential)
         return self._context
 
     def reload(self) -> None:

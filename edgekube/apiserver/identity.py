@@ -20,11 +20,14 @@ ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
-    """What the TLS layer verified against our CA: subject CN, its O values, and the DER bytes."""
+    """What the TLS layer verified against our CA, but for the dates: subject CN, its O values, the DER bytes, and from when until when
+    it holds (epoch seconds)."""
 
     common_name: str
     organizations: Sequence[str]
     der: bytes = b""
+    not_before: float = float("-inf")
+    not_after: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)

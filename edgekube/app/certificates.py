@@ -5,6 +5,7 @@ new certificate.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -24,12 +25,17 @@ class CertificateRenewal:
 
     def __init__(self, *, pki: Pki, renew: Callable[[], Pki], reload: Sequence[Callable[[], None]], clock: Clock) -> None:
         self._pki, self._renew, self._reload, self._clock = pki, renew, reload, clock
+        self._kick = asyncio.Event()
+
+    def kick(self) -> None:
+        """The clock has jumped: look at once."""
+        self._kick.set()
 
     async def run(self, ready: asyncio.Event) -> None:
         ready.set()
         while True:
             left = (self._pki.renew_at - self._clock.now()).total_seconds()
-            await asyncio.sleep(min(_LONGEST_SLEEP, max(_SHORTEST_SLEEP, left)))
+            await self._sleep(min(_LONGEST_SLEEP, max(_SHORTEST_SLEEP, left)))
             if self._clock.now() < self._pki.renew_at:
                 continue
             try:
@@ -41,3 +47,9 @@ class CertificateRenewal:
             for reload in self._reload:
                 reload()
             log.info("certificates renewed", extra={"files": ",".join(sorted(self._pki.changed))})
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._kick.wait()
+        self._kick.clear()

@@ -29,6 +29,7 @@ from edgekube.kubelet.runtime.settings import RuntimeConfig
 from edgekube.kubelet.server.component import KubeletServer
 from edgekube.lib.clock import Clock
 from edgekube.lib.supervise import Component, supervise
+from edgekube.lib.tlsclock import judge
 from edgekube.network.component import NetworkConfig, NodeNetwork
 from edgekube.proxy.component import Proxy, ProxyConfig
 
@@ -173,7 +174,7 @@ def _server_tls(host: Host) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
     context.load_cert_chain(host.certificate, host.key)
-    return context
+    return judge(context, host.clock)
 
 
 def _rotation(host: Host, runtime: _Runtime) -> LogRotation:

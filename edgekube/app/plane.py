@@ -112,7 +112,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         node_ports=settings.node_ports,
         spared=(settings.kubernetes_address, settings.cluster_dns),
     )
-    kubelet_tls = ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client)
+    kubelet_tls = ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client, clock=clock)
     dialer = DirectDialer(objects=objects, tls=kubelet_tls)
     server = Server(
         store=store,

@@ -1,6 +1,6 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-apiserver > controllers > scheduler > node (node.py) > certificates
+    apiserver > controllers > scheduler > node (node.py) > certificates > time
 """
 
 import asyncio
@@ -10,17 +10,18 @@ from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
 from edgekube.app.certificates import CertificateRenewal
 from edgekube.app.paths import paths_of
 from edgekube.app.plane import Plane, credentials, open_plane
+from edgekube.app.timekeeper import TimeKeeper, make_clock
 from edgekube.config import Settings
 from edgekube.controllers.base import Settings as ControllerSettings
 from edgekube.controllers.component import ControllerManager
-from edgekube.lib.clock import SystemClock
 from edgekube.lib.supervise import Component, supervise
+from edgekube.lib.timefloor import FlooredClock
 from edgekube.scheduler.component import Scheduler
 
 
 async def run_server(settings: Settings, stop: asyncio.Event, announce: Callable[[], None]) -> None:
     """Run all parts until `stop`; `announce` is called once /readyz is ok."""
-    clock = SystemClock()
+    clock = make_clock(settings.data_dir, settings.test_clock_offset_file)
     plane = await open_plane(settings, paths_of(settings), clock)
 
     def ready() -> None:
@@ -28,12 +29,12 @@ async def run_server(settings: Settings, stop: asyncio.Event, announce: Callable
         announce()
 
     try:
-        await supervise(parts(plane), stop, on_ready=ready)
+        await supervise(parts(plane, clock), stop, on_ready=ready)
     finally:
         await plane.store.close()
 
 
-def parts(plane: Plane) -> Sequence[Component]:
+def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
     """Everything, in order."""
     settings = plane.settings
     api = ApiServerComponent(
@@ -57,7 +58,8 @@ def parts(plane: Plane) -> Sequence[Component]:
         reload=reload,
         clock=plane.clock,
     )
-    return (*found, renewal)
+    time = TimeKeeper(clock=clock, client=plane.node(), node_name=settings.node_name, on_jump=(renewal.kick,))
+    return (*found, renewal, time)
 
 
 def _controllers(plane: Plane) -> Component:

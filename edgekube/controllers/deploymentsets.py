@@ -177,10 +177,10 @@ class Rollout:
 
     async def write_rollout_status(self) -> float | None:
         """The status during a rollout; returns when progress has to be checked again."""
-        now = self._clock.now()
-        status = words.plan_rollout_status(self.deployment, self.all, self.new, self.failures(), now)
+        time = words.Time(self._clock.now(), self._clock.age)
+        status = words.plan_rollout_status(self.deployment, self.all, self.new, self.failures(), time)
         await self.write_status(status)
-        return words.next_progress_check(self.deployment, status, now)
+        return words.next_progress_check(self.deployment, status, time)
 
     async def write_counts(self) -> None:
         """Only numbers and availability: while paused, scaling or being deleted."""

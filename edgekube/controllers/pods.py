@@ -1,11 +1,12 @@
 """The facts about a pod that controllers decide on, read once per version of the pod."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
-from edgekube.lib.clock import parse_rfc3339
+from edgekube.lib.clock import Clock, parse_rfc3339
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -80,6 +81,14 @@ def facts_of(pod: Obj) -> PodFacts:
         subdomain=spec.get("subdomain", ""),
         ports=_ports(spec),
     )
+
+
+def steady(pod: PodFacts, clock: Clock) -> PodFacts:
+    """The same, as if the clock had not jumped since the pod became ready."""
+    if not pod.ready_at:
+        return pod
+    ready_at = clock.now().timestamp() - clock.age(datetime.fromtimestamp(pod.ready_at, UTC))
+    return replace(pod, ready_at=ready_at) if abs(ready_at - pod.ready_at) > 1 else pod
 
 
 def _addresses(status: Obj) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from edgekube.client.derived import Derived
 from edgekube.client.recorder import NORMAL, WARNING, reference
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
 from edgekube.controllers.claims import Claimer
-from edgekube.controllers.pods import PodFacts
+from edgekube.controllers.pods import PodFacts, steady
 from edgekube.controllers.replicas import ReplicaPlan, next_check, plan_replicas, plan_status
 from edgekube.errors import ApiError, NotFound
 from edgekube.lib.clock import rfc3339
@@ -55,7 +55,8 @@ class ReplicaSetController(Base):
             return DONE
         rs = item.decode()
         claimed = await self._claimer.claim(rs, self._selectors(item))
-        pods = [(self.pods(pod), pod) for pod in claimed]
+        minimum = rs["spec"].get("minReadySeconds", 0)
+        pods = [(steady(self.pods(pod), self.clock) if minimum else self.pods(pod), pod) for pod in claimed]
         active = [(facts, pod.labels) for facts, pod in pods if facts.active]
         terminating = sum(facts.deleting and not facts.terminal for facts, _ in pods)
         now = self.clock.now()
@@ -70,7 +71,7 @@ class ReplicaSetController(Base):
             await self._write_status(rs, status)
         if failure is not None:
             raise failure.error
-        return Result(after=next_check((facts for facts, _ in active), rs["spec"].get("minReadySeconds", 0), now.timestamp()))
+        return Result(after=next_check((facts for facts, _ in active), minimum, now.timestamp()))
 
     def _related(self, item: Item, mine: list[PodFacts]) -> Iterable[PodFacts]:
         """The pods of every set that has the same controller."""

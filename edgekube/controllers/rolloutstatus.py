@@ -3,8 +3,9 @@
 Source of the rules: pkg/controller/deployment/progress.go and sync.go (calculateStatus).
 """
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from edgekube.api.types import Obj
 from edgekube.controllers.rollout import NO_LIMIT, DeploymentFacts, SetFacts, deployment_facts, total
@@ -13,6 +14,13 @@ from edgekube.lib.clock import parse_rfc3339, rfc3339
 PROGRESSING = "Progressing"
 AVAILABLE_REASON = "NewReplicaSetAvailable"
 TIMED_OUT = "ProgressDeadlineExceeded"
+
+
+class Time(NamedTuple):
+    """`now` to write down; `age`: seconds since a time written down before, however the clock has jumped since (lib.clock)."""
+
+    now: datetime
+    age: Callable[[datetime], float]
 
 
 def condition(kind: str, status: str, reason: str, message: str, now: datetime) -> Obj:
@@ -86,14 +94,14 @@ def _availability(facts: DeploymentFacts, available: int, now: datetime) -> Obj:
     return condition("Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.", now)
 
 
-def plan_rollout_status(deployment: Obj, sets: Sequence[SetFacts], new: SetFacts | None, failures: Sequence[Obj], now: datetime) -> Obj:
+def plan_rollout_status(deployment: Obj, sets: Sequence[SetFacts], new: SetFacts | None, failures: Sequence[Obj], time: Time) -> Obj:
     """The whole status during a rollout. `failures` are ReplicaFailure conditions of the sets, the newest set's first."""
-    status = plan_counts(deployment, sets, new, now)
+    status = plan_counts(deployment, sets, new, time.now)
     conditions: list[Obj] = status["conditions"]
     if progress_deadline(deployment) is None:
         conditions = without(conditions, PROGRESSING)
     else:
-        conditions = _progress(deployment, status, conditions, new, now)
+        conditions = _progress(deployment, status, conditions, new, time)
     if failures:
         failed = failures[0]
         moved: Obj = {name: failed[name] for name in ("type", "status", "reason", "message") if name in failed}
@@ -105,8 +113,8 @@ def plan_rollout_status(deployment: Obj, sets: Sequence[SetFacts], new: SetFacts
     return status
 
 
-def _progress(deployment: Obj, status: Obj, conditions: list[Obj], new: SetFacts | None, now: datetime) -> list[Obj]:
-    current = find((deployment.get("status") or {}).get("conditions") or (), PROGRESSING)
+def _progress(deployment: Obj, status: Obj, conditions: list[Obj], new: SetFacts | None, time: Time) -> list[Obj]:
+    now, current = time.now, find((deployment.get("status") or {}).get("conditions") or (), PROGRESSING)
     updated = status.get("updatedReplicas", 0)
     if status.get("replicas", 0) == updated and current is not None and current.get("reason") == AVAILABLE_REASON:
         return conditions  # nothing is being rolled out
@@ -118,7 +126,7 @@ def _progress(deployment: Obj, status: Obj, conditions: list[Obj], new: SetFacts
         if current is not None and current["status"] == "True":
             moved["lastTransitionTime"] = current.get("lastTransitionTime")
         return [*without(conditions, PROGRESSING), moved]
-    if has_timed_out(deployment, conditions, now):
+    if has_timed_out(deployment, conditions, time):
         return with_condition(conditions, condition(PROGRESSING, "False", TIMED_OUT, f"{who} has timed out progressing.", now))
     return conditions
 
@@ -146,7 +154,7 @@ def is_progressing(deployment: Obj, status: Obj) -> bool:
     return grew("updatedReplicas") or grew("readyReplicas") or grew("availableReplicas") or outdated(status) < outdated(old)
 
 
-def has_timed_out(deployment: Obj, conditions: Sequence[Obj], now: datetime) -> bool:
+def has_timed_out(deployment: Obj, conditions: Sequence[Obj], time: Time) -> bool:
     """No progress since the deadline."""
     current, deadline = find(conditions, PROGRESSING), progress_deadline(deployment)
     if current is None or deadline is None or current.get("reason") == AVAILABLE_REASON:
@@ -154,10 +162,10 @@ def has_timed_out(deployment: Obj, conditions: Sequence[Obj], now: datetime) -> 
     if current.get("reason") == TIMED_OUT:
         return True
     since = current.get("lastUpdateTime")
-    return since is not None and parse_rfc3339(since) + timedelta(seconds=deadline) < now
+    return since is not None and time.age(parse_rfc3339(since)) > deadline
 
 
-def next_progress_check(deployment: Obj, status: Obj, now: datetime) -> float | None:
+def next_progress_check(deployment: Obj, status: Obj, time: Time) -> float | None:
     """Seconds until a stuck rollout has to be looked at again."""
     current, deadline = find(status.get("conditions") or (), PROGRESSING), progress_deadline(deployment)
     if current is None or deadline is None or current.get("reason") == TIMED_OUT or is_complete(deployment, status):
@@ -165,4 +173,4 @@ def next_progress_check(deployment: Obj, status: Obj, now: datetime) -> float | 
     since = current.get("lastUpdateTime")
     if since is None:
         return None
-    return max(0.0, (parse_rfc3339(since) - now).total_seconds() + deadline) + 1.0
+    return max(0.0, deadline - time.age(parse_rfc3339(since))) + 1.0

@@ -54,11 +54,11 @@ class PodSync:
         self.containers = await node.runtime.containers(uid)
         newest = latest(self.containers)
         address = self.address(pod)
-        now, wall = node.clock.monotonic(), node.clock.now()
+        now = node.clock.monotonic()
         for info in self.containers:
             container = podspec.find_container(pod, info.name)
             if info.state == "exited" and info.id not in self._ended:
-                age = (wall - info.finished_at).total_seconds() if info.finished_at else 0.0
+                age = node.clock.age(info.finished_at, foreign=True) if info.finished_at else 0.0
                 self._ended[info.id] = now - max(0.0, age)
                 if container is not None:
                     file = termination_file(node.config.pods_dir, uid, info.name, info.attempt)

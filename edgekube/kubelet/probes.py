@@ -87,7 +87,7 @@ class Probes:
         for stale in [one for one in known.values() if one.info.name == info.name]:
             self._end(stale)
             del known[stale.info.id]
-        age = max(0.0, (self._clock.now() - (info.started_at or info.created_at)).total_seconds())
+        age = max(0.0, self._clock.age(info.started_at or info.created_at, foreign=True))
         target = Target(container, info.id, address)
         watched = _Watched(pod, info, target, asyncio.get_running_loop().time() - age)
         adopted = old is not None and old.get("containerID") == f"podman://{info.id}"

@@ -224,7 +224,7 @@ class PodWorker:
         started = podspec.started_at(self.view())
         if seconds is None or started is None:
             return False
-        left = float(seconds) - (self._node.clock.now() - started).total_seconds()
+        left = float(seconds) - self._node.clock.age(started)
         if left > 0:
             self._sync.look_at(self._node.clock.monotonic() + left)
         return left <= 0

@@ -9,6 +9,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from edgekube.lib.eras import Eras
+
 BUILD_DATE = datetime(2026, 1, 1, tzinfo=UTC)  # no correct clock shows an earlier time
 
 
@@ -24,6 +26,10 @@ class Clock(Protocol):
     def boottime(self) -> float:
         """The same, and time that the machine sleeps counts too."""
 
+    def age(self, moment: datetime, *, foreign: bool = False) -> float:
+        """Seconds since `moment`, a time that `now` gave out; jumps of the clock since then do not count. Below zero: it lies ahead.
+        `foreign`: another program of this machine took it from the system clock."""
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -37,6 +43,9 @@ class SystemClock:
     def boottime(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def age(self, moment: datetime, *, foreign: bool = False) -> float:
+        return (self.now() - moment).total_seconds()
+
 
 class FakeClock:
     """A clock that moves only when told to; wall and monotonic time can be moved apart."""
@@ -45,6 +54,8 @@ class FakeClock:
         self._now = start or datetime(2026, 1, 1, tzinfo=UTC)
         self._monotonic = 1000.0
         self._asleep = 0.0
+        self._eras = Eras()
+        self._note()
 
     def now(self) -> datetime:
         return self._now
@@ -55,6 +66,9 @@ class FakeClock:
     def boottime(self) -> float:
         return self._monotonic + self._asleep
 
+    def age(self, moment: datetime, *, foreign: bool = False) -> float:
+        return self._eras.age(moment.timestamp(), self.boottime())
+
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass on both clocks."""
         self._monotonic += seconds
@@ -63,11 +77,15 @@ class FakeClock:
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward or back, as NTP does; no time passes."""
         self._now += timedelta(seconds=seconds)
+        self._note()
 
     def sleep(self, seconds: float) -> None:
         """The machine is suspended for so long: only `monotonic` stands still."""
         self._asleep += seconds
         self._now += timedelta(seconds=seconds)
+
+    def _note(self) -> None:
+        self._eras.note(self._now.timestamp(), self.boottime())
 
 
 def rfc3339(moment: datetime) -> str:

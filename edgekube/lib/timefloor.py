@@ -1,12 +1,13 @@
 """The clock a process runs with: the system's, but never below the newest time this machine has known.
 
-    now = max(system clock, floor + time passed since the floor was learnt)
+    now   = max(system clock, floor + time passed since the floor was learnt)
+    age   = what really passed since a moment: see lib.eras
     floor = max(build date, <data-dir>/time-floor, times that a trusted server told)
 
 A box without a battery boots in 1970 or at the time of its last file system check; certificates and tokens must not die of it, and nothing
 may be written into the past. The floor follows the system clock only after that has run steadily for an hour (SETTLED_SECONDS), so that a
 short glitch years ahead is forgotten when it ends; the file is written then, every six hours after, at the end, and at once when a server
-tells of a time more than a day ahead. Reads and writes that file, nothing else.
+tells of a time more than a day ahead. Reads and writes that file, nothing else. See app.timekeeper for who calls `believe`.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from edgekube.lib.clock import BUILD_DATE, Clock, SystemClock, parse_rfc3339, rfc3339
+from edgekube.lib.eras import Eras
 from edgekube.lib.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -29,39 +31,55 @@ class FlooredClock:
     """Satisfies clock.Clock. `path` may be missing (a first start) or unreadable (then it counts as missing)."""
 
     def __init__(self, path: Path, *, system: Clock | None = None) -> None:
-        self._path, self._system = path, system or SystemClock()
+        self._path, self.system = path, system or SystemClock()
+        self._ours, self._foreign = Eras(), Eras()
         self._saved = _read(path)
-        self._floor, self._learnt = max(BUILD_DATE, self._saved or BUILD_DATE), self._system.boottime()
-        self.behind = self._floor - self._system.now()  # above zero: the machine woke up in the past
+        self._floor, self._learnt = max(BUILD_DATE, self._saved or BUILD_DATE), self.system.boottime()
+        self.behind = self._floor - self.system.now()  # above zero: the machine woke up in the past
         if self.behind > timedelta(0):
-            extra = {"system": rfc3339(self._system.now()), "newest": rfc3339(self._floor), "file": str(path)}
+            extra = {"system": rfc3339(self.system.now()), "newest": rfc3339(self._floor), "file": str(path)}
             log.warning("system clock is behind the newest time known; going on from that", extra=extra)
+        self.now()
 
     def now(self) -> datetime:
-        return max(self._system.now(), self._line())
+        system, boot = self.system.now(), self.system.boottime()
+        found = max(system, self._floor + timedelta(seconds=boot - self._learnt))
+        self._foreign.note(system.timestamp(), boot)
+        self._ours.note(found.timestamp(), boot)
+        return found
 
     def monotonic(self) -> float:
-        return self._system.monotonic()
+        return self.system.monotonic()
 
     def boottime(self) -> float:
-        return self._system.boottime()
+        return self.system.boottime()
 
-    def wall(self) -> datetime:
-        """What the system clock says, right or wrong."""
-        return self._system.now()
+    def age(self, moment: datetime, *, foreign: bool = False) -> float:
+        self.now()  # a jump that nobody has noticed yet
+        return (self._foreign if foreign else self._ours).age(moment.timestamp(), self.system.boottime())
+
+    @property
+    def jumps(self) -> int:
+        """How often wall time has jumped since the start, as far as anybody looked."""
+        return self._ours.jumps
+
+    @property
+    def last_jump(self) -> float:
+        """By how many seconds it jumped the last time."""
+        return self._ours.last_jump
 
     def raise_floor(self, moment: datetime) -> None:
         """A time that somebody trustworthy told: it is at least that late."""
         if moment <= self.now():
             return
-        self._floor, self._learnt = moment, self._system.boottime()
+        self._floor, self._learnt = moment, self.system.boottime()
         if self._saved is None or moment - self._saved > _FAR_AHEAD:
             self._save(moment)
 
     def believe(self) -> None:
         """The system clock has shown to be steady: what it says now is the floor, also after a restart."""
         now = self.now()
-        self._floor, self._learnt = now, self._system.boottime()
+        self._floor, self._learnt = now, self.system.boottime()
         self._save(now)
 
     def keep(self) -> None:
@@ -69,7 +87,7 @@ class FlooredClock:
         self._save(self._line())
 
     def _line(self) -> datetime:
-        return self._floor + timedelta(seconds=self._system.boottime() - self._learnt)
+        return self._floor + timedelta(seconds=self.system.boottime() - self._learnt)
 
     def _save(self, moment: datetime) -> None:
         if self._saved is not None and moment <= self._saved:

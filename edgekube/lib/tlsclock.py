@@ -24,9 +24,11 @@ LEEWAY = timedelta(minutes=5)  # between clocks of two machines
 class OutOfDate(ssl.SSLCertVerificationError):
     """The peer's certificate does not hold now. The message says since when, by which time, and what to do."""
 
-    @property
-    def text(self) -> str:
-        return str(self.args[-1])
+    reason: str
+
+    def __init__(self, text: str) -> None:
+        super().__init__(1, text)
+        self.reason = text
 
 
 def ignore_time(context: ssl.SSLContext) -> ssl.SSLContext:
@@ -42,7 +44,7 @@ def judge(context: ssl.SSLContext, clock: Clock) -> ssl.SSLContext:
         def do_handshake(self) -> None:
             super().do_handshake()
             if why := out_of_date(self.getpeercert(), clock.now()):
-                raise OutOfDate(1, why)
+                raise OutOfDate(why)
 
     ignore_time(context).sslobject_class = Judged
     return context

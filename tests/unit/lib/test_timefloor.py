@@ -18,7 +18,6 @@ def test_a_first_start_in_1970_goes_on_from_the_build_date(tmp_path: Path) -> No
     assert clock.now() == BUILD_DATE
     system.advance(60)
     assert clock.now() == BUILD_DATE + timedelta(seconds=60)
-    assert clock.wall() == EPOCH + timedelta(seconds=60)
 
 
 def test_the_floor_survives_a_reboot_into_the_past_and_a_right_clock_wins(tmp_path: Path) -> None:
@@ -64,3 +63,41 @@ def test_a_server_lifts_the_floor_but_never_lowers_it(tmp_path: Path) -> None:
 def test_a_damaged_file_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"\xff\x00yesterday")
     assert FlooredClock(tmp_path / "f", system=FakeClock(NOW)).now() == NOW
+
+
+def test_age_is_what_really_passed_whatever_the_clock_did(tmp_path: Path) -> None:
+    system = FakeClock(NOW)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    before = clock.now()
+    system.advance(10)
+    system.jump(YEARS)
+    during = clock.now()
+    system.advance(600)
+    system.jump(-YEARS)
+    after = clock.now()
+    system.advance(5)
+    assert [round(clock.age(moment)) for moment in (before, during, after)] == [615, 605, 5]
+    assert round(clock.age(clock.now() + timedelta(seconds=30))) == -30
+    assert (clock.jumps, round(clock.last_jump)) == (2, -YEARS)
+
+
+def test_times_of_other_programs_are_read_by_the_clock_they_saw(tmp_path: Path) -> None:
+    system = FakeClock(EPOCH)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    started = system.now()
+    ours = clock.now()
+    system.advance(100)
+    assert round(clock.age(started, foreign=True)) == 100
+    system.jump((NOW - EPOCH).total_seconds())
+    system.advance(1)
+    assert round(clock.age(started, foreign=True)) == 101
+    assert round(clock.age(ours)) == 101
+
+
+def test_gentle_corrections_are_no_jumps(tmp_path: Path) -> None:
+    system = FakeClock(NOW)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    for _ in range(3):
+        system.jump(0.5)
+        clock.now()
+    assert clock.jumps == 0

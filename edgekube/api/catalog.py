@@ -10,8 +10,10 @@ from edgekube.api.kinds.endpointslice import ENDPOINT_SLICE
 from edgekube.api.kinds.event import EVENT, EVENT_V1
 from edgekube.api.kinds.lease import LEASE
 from edgekube.api.kinds.namespace import NAMESPACE
+from edgekube.api.kinds.networkpolicy import NETWORK_POLICY
 from edgekube.api.kinds.node import NODE
 from edgekube.api.kinds.pod import POD
+from edgekube.api.kinds.policyslice import POLICY_SLICE
 from edgekube.api.kinds.priorityclass import PRIORITY_CLASS
 from edgekube.api.kinds.rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING
 from edgekube.api.kinds.replicaset import REPLICA_SET
@@ -33,8 +35,10 @@ __all__ = (
     "KINDS",
     "LEASE",
     "NAMESPACE",
+    "NETWORK_POLICY",
     "NODE",
     "POD",
+    "POLICY_SLICE",
     "PRIORITY_CLASS",
     "REPLICA_SET",
     "ROLE",
@@ -68,6 +72,8 @@ KINDS: tuple[Kind, ...] = (
     ROLE_BINDING,
     PRIORITY_CLASS,
     CERTIFICATE_SIGNING_REQUEST,
+    NETWORK_POLICY,
+    POLICY_SLICE,
 )
 
 _BY_PLURAL = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}

@@ -4,7 +4,7 @@
     SCHEMA.check("io.k8s.api.core.v1.Pod", obj)   check and clean an object in place
 
 Reads edgekube/api/schema_data: types.json.gz and go.json.gz (3 ms, 2 MB in memory, all 760 definitions) and, for OpenAPI only, the
-descriptions.
+descriptions. The types of edgekube's own kinds (owntypes.py) follow behind upstream's.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from edgekube.api import fields, walk
+from edgekube.api import fields, owntypes, walk
 from edgekube.api.fields import Field, Struct
 from edgekube.api.types import Obj
 from edgekube.api.walk import Check
@@ -60,7 +60,7 @@ class Schema:
         return None if number is None else self._struct(number)
 
     def names(self) -> Sequence[str]:
-        """The full names of all definitions that are structs, sorted."""
+        """The full names of all definitions that are structs: upstream's, sorted, then our own."""
         self._load()
         return self._names
 
@@ -75,8 +75,19 @@ class Schema:
         data = orjson.loads(gzip.decompress(_resource("types.json.gz")))
         self._types = data["types"]
         self._go = orjson.loads(gzip.decompress(_resource("go.json.gz")))
-        self._numbers = {name: number for number, name in enumerate(data["names"])}
-        self._names = data["names"]
+        self._names = [*data["names"], *owntypes.TYPES]
+        self._numbers = {name: number for number, name in enumerate(self._names)}
+        self._types += [self._numbered(compact) for compact in owntypes.TYPES.values()]
+
+    def _numbered(self, compact: Mapping[str, Any]) -> dict[str, Any]:
+        """One of our own types with numbers for the names it refers to."""
+
+        def code(text: str) -> str:
+            before, mark, name = text.partition("#")
+            return f"{before}#{self._numbers[name]}" if mark else text
+
+        found = {name: code(spec) if isinstance(spec, str) else [code(spec[0]), spec[1]] for name, spec in compact["f"].items()}
+        return {**compact, "f": found}
 
     def _struct(self, number: int) -> Struct:
         struct = self._structs.get(number)
@@ -117,14 +128,14 @@ class Schema:
 
 def descriptions() -> Mapping[str, Any]:
     """`{definition: [description, {field: description}]}`, decoded anew on every call (10 ms, 3 MB): for building OpenAPI."""
-    found: Mapping[str, Any] = orjson.loads(lzma.decompress(_resource("descriptions.json.xz")))
-    return found
+    found: dict[str, Any] = orjson.loads(lzma.decompress(_resource("descriptions.json.xz")))
+    return found | dict(owntypes.DESCRIPTIONS)
 
 
 def fingerprint() -> str:
     """Changes with the data: part of the hash of every OpenAPI document."""
     data = b"".join(_resource(name) for name in ("types.json.gz", "descriptions.json.xz"))
-    return hashlib.sha256(data).hexdigest()
+    return hashlib.sha256(data + orjson.dumps([owntypes.TYPES, owntypes.DESCRIPTIONS])).hexdigest()
 
 
 def _resource(name: str) -> bytes:

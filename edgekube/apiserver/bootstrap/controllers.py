@@ -129,6 +129,12 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
         f"{READ} delete : core : pods",
         EVENTS,
     ),
+    "networkpolicy-controller": (  # ours
+        f"{READ} : networking.k8s.io : networkpolicies",
+        f"{READ} : core : pods namespaces services",
+        f"{READ} create update delete : networking.edgekube.io : policyslices",
+        EVENTS,
+    ),
     "persistent-volume-binder": (
         f"{READ} update create delete : core : persistentvolumes",
         "update : core : persistentvolumes/status",

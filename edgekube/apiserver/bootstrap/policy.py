@@ -130,6 +130,7 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
     "edgekube:public": ("get : url : /cacerts", "post : url : /v1-edgekube/renew"),
     "edgekube:node-connector": ("get : url : /v1-edgekube/connect",),
     "edgekube:node-dns": (f"{READ} : core : namespaces",),
+    "edgekube:node-policies": (f"{READ} : networking.edgekube.io : policyslices",),
     "system:kube-dns": ("list watch : core : endpoints services",),
     "system:persistent-volume-provisioner": (
         "get list watch create delete : core : persistentvolumes",
@@ -205,12 +206,13 @@ CLUSTER_ROLE_BINDINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("system:node", "system:node", ("Group system:nodes",)),
     ("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", ("Group system:serviceaccounts",)),
     ("system:cluster-trust-bundle-discovery", "system:cluster-trust-bundle-discovery", ("Group system:serviceaccounts",)),
-    # Ours: proxy and DNS run inside the node's own process and use its identity.
+    # Ours: proxy, DNS and policies run inside the node's own process and use its identity.
     ("edgekube:node-proxier", "system:node-proxier", ("Group system:nodes",)),
     ("edgekube:node-dns", "edgekube:node-dns", ("Group system:nodes",)),
     ("edgekube:node-connector", "edgekube:node-connector", ("Group system:nodes",)),
     # What a machine needs before it has credentials: the authority to compare with its token, and renewal by proof of its key.
     ("edgekube:public", "edgekube:public", ("Group system:authenticated", "Group system:unauthenticated")),
+    ("edgekube:node-policies", "edgekube:node-policies", ("Group system:nodes",)),
 )
 
 _LEADER = "system::leader-locking-"

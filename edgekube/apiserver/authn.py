@@ -76,8 +76,8 @@ class Authenticator:
         return known
 
     def _by_certificate(self, certificate: PeerCertificate) -> User:
-        now = self._clock.now().timestamp()
-        if not certificate.not_before - _LEEWAY <= now <= certificate.not_after + _LEEWAY:
+        earliest, latest = (moment.timestamp() for moment in self._clock.span())
+        if earliest > certificate.not_after + _LEEWAY or latest < certificate.not_before - _LEEWAY:
             until = rfc3339(datetime.fromtimestamp(certificate.not_after, UTC))
             log.info("client certificate out of date", extra={"user": certificate.common_name, "until": until})
             raise Unauthorized

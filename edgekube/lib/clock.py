@@ -30,6 +30,10 @@ class Clock(Protocol):
         """Seconds since `moment`, a time that `now` gave out; jumps of the clock since then do not count. Below zero: it lies ahead.
         `foreign`: another program of this machine took it from the system clock."""
 
+    def span(self) -> tuple[datetime, datetime]:
+        """The earliest and the latest time that it may be: they differ while a jump of the clock is not believed yet. What ends at a
+        certain date has ended only if both say so."""
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -45,6 +49,10 @@ class SystemClock:
 
     def age(self, moment: datetime, *, foreign: bool = False) -> float:
         return (self.now() - moment).total_seconds()
+
+    def span(self) -> tuple[datetime, datetime]:
+        now = self.now()
+        return now, now
 
 
 class FakeClock:
@@ -68,6 +76,9 @@ class FakeClock:
 
     def age(self, moment: datetime, *, foreign: bool = False) -> float:
         return self._eras.age(moment.timestamp(), self.boottime())
+
+    def span(self) -> tuple[datetime, datetime]:
+        return self._now, self._now
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass on both clocks."""

@@ -2,6 +2,7 @@
 
     now   = max(system clock, floor + time passed since the floor was learnt)
     age   = what really passed since a moment: see lib.eras
+    span  = what it may be: now, and what the clock would say without the jumps of the last hour
     floor = max(build date, <data-dir>/time-floor, times that a trusted server told)
 
 A box without a battery boots in 1970 or at the time of its last file system check; certificates and tokens must not die of it, and nothing
@@ -39,7 +40,7 @@ class FlooredClock:
         if self.behind > timedelta(0):
             extra = {"system": rfc3339(self.system.now()), "newest": rfc3339(self._floor), "file": str(path)}
             log.warning("system clock is behind the newest time known; going on from that", extra=extra)
-        self.now()
+        self._steady = self.now().timestamp() - self.system.boottime()  # wall less boot time, as last believed
 
     def now(self) -> datetime:
         system, boot = self.system.now(), self.system.boottime()
@@ -58,6 +59,10 @@ class FlooredClock:
         self.now()  # a jump that nobody has noticed yet
         return (self._foreign if foreign else self._ours).age(moment.timestamp(), self.system.boottime())
 
+    def span(self) -> tuple[datetime, datetime]:
+        now, steady = self.now(), datetime.fromtimestamp(self.system.boottime() + self._steady, UTC)
+        return min(now, steady), max(now, steady)
+
     @property
     def jumps(self) -> int:
         """How often wall time has jumped since the start, as far as anybody looked."""
@@ -73,6 +78,7 @@ class FlooredClock:
         if moment <= self.now():
             return
         self._floor, self._learnt = moment, self.system.boottime()
+        self._steady = moment.timestamp() - self._learnt
         if self._saved is None or moment - self._saved > _FAR_AHEAD:
             self._save(moment)
 
@@ -80,6 +86,7 @@ class FlooredClock:
         """The system clock has shown to be steady: what it says now is the floor, also after a restart."""
         now = self.now()
         self._floor, self._learnt = now, self.system.boottime()
+        self._steady = now.timestamp() - self._learnt
         self._save(now)
 
     def keep(self) -> None:

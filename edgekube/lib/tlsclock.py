@@ -43,7 +43,7 @@ def judge(context: ssl.SSLContext, clock: Clock) -> ssl.SSLContext:
     class Judged(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            if why := out_of_date(self.getpeercert(), clock.now()):
+            if why := out_of_date(self.getpeercert(), *clock.span()):
                 raise OutOfDate(why)
 
     ignore_time(context).sslobject_class = Judged
@@ -64,15 +64,16 @@ def client_context(*, clock: Clock, ca: Path | str | bytes, credential: Path | N
     return judge(context, clock)
 
 
-def out_of_date(certificate: Mapping[str, Any] | None, now: datetime) -> str:
-    """Why a verified certificate (as `getpeercert()` decodes it) does not hold at `now`; "" if it does or there is none."""
+def out_of_date(certificate: Mapping[str, Any] | None, earliest: datetime, latest: datetime) -> str:
+    """Why a verified certificate (as `getpeercert()` decodes it) does not hold now, whichever of the two times (Clock.span) is right; "" if
+    it does or there is none."""
     if not certificate:
         return ""
     not_before, not_after = validity(certificate)
-    if now > not_after + LEEWAY:
-        return f"the certificate of {_name(certificate)} expired at {rfc3339(not_after)}; it is {rfc3339(now)} here"
-    if now < not_before - LEEWAY:
-        return f"the certificate of {_name(certificate)} holds from {rfc3339(not_before)} on; it is {rfc3339(now)} here: set the clock"
+    if earliest > not_after + LEEWAY:
+        return f"the certificate of {_name(certificate)} expired at {rfc3339(not_after)}; it is {rfc3339(earliest)} here"
+    if latest < not_before - LEEWAY:
+        return f"the certificate of {_name(certificate)} holds from {rfc3339(not_before)} on; it is {rfc3339(latest)} here: set the clock"
     return ""
 
 

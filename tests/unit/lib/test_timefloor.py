@@ -94,6 +94,18 @@ def test_times_of_other_programs_are_read_by_the_clock_they_saw(tmp_path: Path) 
     assert round(clock.age(ours)) == 101
 
 
+def test_a_jump_is_believed_after_a_while_and_until_then_both_times_count(tmp_path: Path) -> None:
+    system = FakeClock(NOW)
+    clock = FlooredClock(tmp_path / "f", system=system)
+    assert clock.span() == (NOW, NOW)
+    system.jump(YEARS)
+    system.advance(1)
+    steady = NOW + timedelta(seconds=1)
+    assert clock.span() == (steady, steady + timedelta(seconds=YEARS))
+    clock.believe()
+    assert clock.span() == (clock.now(), clock.now())
+
+
 def test_gentle_corrections_are_no_jumps(tmp_path: Path) -> None:
     system = FakeClock(NOW)
     clock = FlooredClock(tmp_path / "f", system=system)

@@ -12,7 +12,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ class ConfigError(Exception):
     """A setting is wrong; the message names it."""
 
 
-def setting(default: Any, text: str, *, role: str = "") -> Any:
-    """A field with its help text. `role` names the one kind of process that reads it: server or agent; otherwise both do."""
-    return field(default=default, metadata={"help": text, "role": role})
+def setting(default: Any, text: str, *, role: str = "", shared: bool = False) -> Any:
+    """A field with its help text. `role` names the one kind of process that takes it as a flag: server or agent; otherwise both do.
+    `shared`: the whole cluster has one value, the server's; agents are told of it (kube-system/edgekube-cluster)."""
+    return field(default=default, metadata={"help": text, "role": role, "shared": shared})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +40,11 @@ class Settings:
     https_port: int = setting(6443, "port of the API", role="server")
     advertise_address: str = setting("", "address others reach this server at (default: the node's)", role="server")
     tls_san: tuple[str, ...] = setting((), "more names and addresses for the API's certificate", role="server")
-    cluster_cidr: str = setting("10.42.0.0/16", "range of pod addresses", role="server")
-    service_cidr: str = setting("10.43.0.0/16", "range of Service addresses", role="server")
-    cluster_dns: str = setting("10.43.0.10", "address of the cluster's DNS", role="server")
-    cluster_domain: str = setting("cluster.local", "domain of the cluster's names", role="server")
-    node_port_range: str = setting("30000-32767", "ports for Services of type NodePort", role="server")
+    cluster_cidr: str = setting("10.42.0.0/16", "range of pod addresses", role="server", shared=True)
+    service_cidr: str = setting("10.43.0.0/16", "range of Service addresses", role="server", shared=True)
+    cluster_dns: str = setting("10.43.0.10", "address of the cluster's DNS", role="server", shared=True)
+    cluster_domain: str = setting("cluster.local", "domain of the cluster's names", role="server", shared=True)
+    node_port_range: str = setting("30000-32767", "ports for Services of type NodePort", role="server", shared=True)
     server: tuple[str, ...] = setting((), "where an agent finds the server, https://HOST:6443; several may be named", role="agent")
     token: str = setting("", "what lets this agent join (edgekube token create); needed once", role="agent")
     token_file: str = setting("", "file to read the token from instead", role="agent")
@@ -104,6 +105,27 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str], file: Mapping[
     settings = Settings(**values)
     _check(settings)
     return settings
+
+
+def shared(settings: Settings) -> dict[str, str]:
+    """What every node of the cluster must have alike, as text."""
+    names = [spec.name for spec in fields(Settings) if spec.metadata["shared"]]
+    return {key_of(name): _text(getattr(settings, name)) for name in names}
+
+
+def with_shared(settings: Settings, values: Mapping[str, str]) -> Settings:
+    """`settings` with the cluster's values laid over them. What this version does not know is left out. Raises ConfigError."""
+    known = {key_of(spec.name): spec for spec in fields(Settings) if spec.metadata["shared"]}
+    found = {known[key].name: _convert(value, known[key].default, f"{key} of the cluster") for key, value in values.items() if key in known}
+    merged = replace(settings, **found)
+    _check(merged)
+    return merged
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _convert(value: Any, default: Any, source: str) -> Any:

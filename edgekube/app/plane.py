@@ -25,7 +25,7 @@ from edgekube.apiserver.tokens import TokenSigner, issuer_of
 from edgekube.app.host import host_addresses, node_address
 from edgekube.app.paths import Paths
 from edgekube.client.protocol import Client
-from edgekube.config import Settings
+from edgekube.config import Settings, shared
 from edgekube.lib.clock import Clock
 from edgekube.store.protocol import Store
 from edgekube.store.sqlite import SqliteStore, open_store
@@ -144,6 +144,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
             cluster_dns=settings.cluster_dns,
             advertise_addresses=(settings.advertise_address or address,),
             port=settings.https_port,
+            settings=shared(settings),
         ),
     )
     return plane

@@ -38,6 +38,7 @@ class HttpConfig:
     """Where the server is and who we are to it."""
 
     server: str  # https://HOST:PORT
+    server_name: str = ""  # what the server's certificate must name (default: HOST)
     ca_file: Path | None = None
     cert_file: Path | None = None  # with key_file: our client certificate
     key_file: Path | None = None
@@ -117,7 +118,9 @@ class HttpClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._config.timeout, sock_read=SILENCE)
         with self._session() as session:
             with _connection_errors():
-                response = await session.get(self._config.server + path, headers=self._headers(), timeout=timeout)
+                response = await session.get(
+                    self._config.server + path, headers=self._headers(), timeout=timeout, server_hostname=self._config.server_name or None
+                )
             try:
                 if response.status != 200:
                     with _connection_errors():
@@ -190,7 +193,14 @@ class HttpClient:
         if self._retired:
             await self._close_retired()
         with self._session() as session, _connection_errors():
-            async with session.request(method, self._config.server + path, data=body or None, headers=headers, timeout=timeout) as response:
+            async with session.request(
+                method,
+                self._config.server + path,
+                data=body or None,
+                headers=headers,
+                timeout=timeout,
+                server_hostname=self._config.server_name or None,
+            ) as response:
                 answer = await response.read()
         if response.status >= 400:
             _raise_for(response.status, answer)

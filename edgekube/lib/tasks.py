@@ -3,9 +3,23 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+async def until_set(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None if `stop` was set first: then it has been cancelled, and has ended. Raises what it raises."""
+    loop = asyncio.get_running_loop()
+    task, waiting = loop.create_task(work), loop.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in (task, waiting):
+            one.cancel("stopping")
+        await asyncio.wait({task, waiting})
+    return None if task.cancelled() else task.result()
 
 
 class TaskScope:

@@ -107,14 +107,11 @@ class Agent(Node):
 class Fleet:
     """A server and its agents on the wires of `net`."""
 
-    def __init__(self, net: Fabric) -> None:
+    def __init__(self, net: Fabric, *, server_flags: Sequence[str] = ()) -> None:
         self.net = net
         self.lan = net.lan("10.99.0.0/24")
-        self.server = self._server()
+        self.server = Node(net.machine("server", self.lan), server_flags)
         self.agents: list[Agent] = []
-
-    def _server(self, *flags: str) -> Node:
-        return Node(self.net.machine("server", self.lan), flags)
 
     @property
     def url(self) -> str:
@@ -206,10 +203,10 @@ def mint(server: Node, agent: Agent, url: str, address: str) -> None:
 
 
 @contextlib.contextmanager
-def fleet(agents: int = 1, *, image: bool = True, start: bool = True) -> Iterator[Fleet]:
+def fleet(agents: int = 1, *, image: bool = True, start: bool = True, server_flags: Sequence[str] = ()) -> Iterator[Fleet]:
     """A server and agents named agent-1..., all Ready, with the busybox image; removed with everything at the end."""
     with fabric() as net:
-        found = Fleet(net)
+        found = Fleet(net, server_flags=server_flags)
         try:
             if start:
                 found.server.start()

@@ -1,6 +1,6 @@
 """The bootstrap data as API objects. Pure: the same input gives the same objects."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edgekube.api.types import Obj
@@ -10,6 +10,7 @@ from edgekube.apiserver.bootstrap.controllers import CONTROLLERS
 RBAC = "rbac.authorization.k8s.io"
 AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+CLUSTER_SETTINGS = "edgekube-cluster"  # ConfigMap in kube-system
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -69,6 +70,16 @@ def priority_classes() -> list[Obj]:
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
     ]
+
+
+def cluster_settings(values: Mapping[str, str]) -> Obj:
+    """What agents must know of the cluster to be nodes of it. The server's own settings are the truth, this is their copy."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CLUSTER_SETTINGS, "namespace": "kube-system"},
+        "data": dict(values),
+    }
 
 
 def kubernetes_service(cluster_ip: str, port: int) -> Obj:

@@ -218,6 +218,8 @@ CLUSTER_ROLE_BINDINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 _LEADER = "system::leader-locking-"
 NAMESPACE_ROLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("kube-system", "extension-apiserver-authentication-reader"): (f"{READ} : core : configmaps : extension-apiserver-authentication",),
+    # Ours: agents run with the cluster's ranges, domain and network.
+    ("kube-system", "edgekube:cluster-settings"): (f"{READ} : core : configmaps : edgekube-cluster",),
     ("kube-system", "system:controller:bootstrap-signer"): (f"{READ} : core : secrets",),
     ("kube-system", "system:controller:cloud-provider"): ("create get list watch : core : configmaps",),
     ("kube-system", "system:controller:token-cleaner"): ("get list watch delete : core : secrets", EVENTS),
@@ -234,6 +236,7 @@ NAMESPACE_ROLES: dict[tuple[str, str], tuple[str, ...]] = {
 }
 
 NAMESPACE_ROLE_BINDINGS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("kube-system", "edgekube:cluster-settings", "edgekube:cluster-settings", ("Group system:nodes",)),
     (
         "kube-system",
         "system::extension-apiserver-authentication-reader",

@@ -7,8 +7,8 @@ anywhere: every step looks before it writes, and losing a race to somebody else'
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from edgekube.api import catalog
 from edgekube.api.kind import Kind
@@ -30,6 +30,7 @@ class BootstrapConfig:
     cluster_dns: str
     advertise_addresses: Sequence[str]  # where pods and agents reach this server
     port: int
+    settings: Mapping[str, str] = field(default_factory=dict)  # what every node must have alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ async def ensure_bootstrap(*, client: Client, objects: Objects, config: Bootstra
         *plan_rbac(objects),
         *plan_plain(objects, catalog.SERVICE, [defaults.dns_service(config.cluster_dns)]),
         *plan_kubernetes(objects, config),
+        *plan_settings(objects, config.settings),
     ]
     await _apply(client, rest)
     written = len(first) + len(rest)
@@ -69,6 +71,15 @@ async def ensure_kubernetes_service(*, client: Client, objects: Objects, config:
 def plan_plain(objects: Objects, kind: Kind, wanted: Sequence[Obj]) -> list[Step]:
     """Objects that are only ever created: afterwards they belong to the user."""
     return [Step(kind, obj, exists=False) for obj in wanted if _find(objects, kind, obj) is None]
+
+
+def plan_settings(objects: Objects, values: Mapping[str, str]) -> list[Step]:
+    """The cluster's settings for its agents: exactly these, whatever somebody wrote there."""
+    wanted = defaults.cluster_settings(values)
+    current = _find(objects, catalog.CONFIG_MAP, wanted)
+    if current is None:
+        return [Step(catalog.CONFIG_MAP, wanted, exists=False)]
+    return [] if current.get("data") == wanted["data"] else [Step(catalog.CONFIG_MAP, current | {"data": wanted["data"]}, exists=True)]
 
 
 def plan_rbac(objects: Objects) -> list[Step]:
@@ -151,8 +162,8 @@ def _protected(current: Obj) -> bool:
 
 def _with_metadata(current: Obj, wanted: Obj) -> Obj:
     metadata = dict(current["metadata"])
-    for field in ("labels", "annotations"):
-        metadata[field] = wanted["metadata"][field] | (metadata.get(field) or {})
+    for part in ("labels", "annotations"):
+        metadata[part] = wanted["metadata"][part] | (metadata.get(part) or {})
     return current | {"metadata": metadata}
 
 

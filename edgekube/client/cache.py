@@ -104,6 +104,11 @@ class Cache:
         for store in self._stores.values():
             await store.synced.wait()
 
+    async def wait_fresh(self) -> None:
+        """Until every source has been listed once by the server itself: until then what is not here may exist all the same."""
+        for store in self._stores.values():
+            await store.fresh.wait()
+
     @property
     def synced(self) -> bool:
         return all(store.synced.is_set() for store in self._stores.values())

@@ -73,6 +73,7 @@ class KindStore:
     def __init__(self) -> None:
         self.revision = 0  # every change up to here has been applied
         self.synced = asyncio.Event()
+        self.fresh = asyncio.Event()  # synced with the server itself, not with what a node remembers of it
         self._namespaces: dict[str, dict[str, Item]] = {}
         self._functions: dict[str, IndexFunction] = dict(_BUILT_IN)
         self._indexes: dict[str, _Index] = {}

@@ -42,6 +42,7 @@ class ItemList:
     revision: int
     continue_token: str = ""
     remaining: int = 0
+    remembered: bool = False  # not the server's answer: it is away, and this is how things were (see client/shadow.py)
 
 
 class Client(Protocol):

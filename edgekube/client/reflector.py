@@ -90,7 +90,7 @@ class Reflector:
             for item in page.items:
                 gone.discard(item.key)
                 known = store.get(item.key)
-                if known is None or known.revision != item.revision or known.uid != item.uid:
+                if known is None or known.revision != item.revision or known.uid != item.uid or known.raw != item.raw:
                     store.put(item)
             token, revision = page.continue_token, page.revision
             if not token:
@@ -100,6 +100,8 @@ class Reflector:
         self._revision = revision
         store.reached(revision)
         store.synced.set()
+        if not page.remembered:
+            store.fresh.set()
         self._recovered()
 
     async def _watch(self) -> None:

@@ -6,49 +6,18 @@ Reads them through the client's ObjectTracker; tells which pods a change concern
 import asyncio
 import base64
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from edgekube.api.catalog import CONFIG_MAP, SECRET
 from edgekube.api.item import Item
 from edgekube.api.kind import Kind
+from edgekube.api.podrefs import references
 from edgekube.api.types import Key, Obj
 from edgekube.client.protocol import Client
 from edgekube.client.watched import ObjectTracker
-from edgekube.kubelet.podspec import every_container
 
 Reference = tuple[Kind, Key]
 WAIT_SECONDS = 10.0
-
-
-def references(pod: Obj) -> set[Reference]:
-    """Every ConfigMap and Secret the pod names: env, volumes, pull secrets."""
-    namespace = pod["metadata"]["namespace"]
-    found: set[Reference] = set()
-    for kind, name in _names(pod):
-        if name:
-            found.add((kind, Key(namespace, name)))
-    return found
-
-
-def _names(pod: Obj) -> Iterator[tuple[Kind, str]]:
-    spec = pod["spec"]
-    for secret in spec.get("imagePullSecrets") or ():
-        yield SECRET, secret.get("name") or ""
-    for container in every_container(pod):
-        for entry in container.get("envFrom") or ():
-            yield CONFIG_MAP, (entry.get("configMapRef") or {}).get("name") or ""
-            yield SECRET, (entry.get("secretRef") or {}).get("name") or ""
-        for entry in container.get("env") or ():
-            source: Mapping[str, Any] = entry.get("valueFrom") or {}
-            yield CONFIG_MAP, (source.get("configMapKeyRef") or {}).get("name") or ""
-            yield SECRET, (source.get("secretKeyRef") or {}).get("name") or ""
-    for volume in spec.get("volumes") or ():
-        yield CONFIG_MAP, (volume.get("configMap") or {}).get("name") or ""
-        yield SECRET, (volume.get("secret") or {}).get("secretName") or ""
-        for source in (volume.get("projected") or {}).get("sources") or ():
-            yield CONFIG_MAP, (source.get("configMap") or {}).get("name") or ""
-            yield SECRET, (source.get("secret") or {}).get("name") or ""
 
 
 class PodObjects:

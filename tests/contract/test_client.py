@@ -1,4 +1,4 @@
-"""What every Client promises, in process and over HTTP: the same answers, the same errors, the same watch."""
+"""What every Client promises, in process, over HTTP, and remembered: the same answers, the same errors, the same watch."""
 
 import asyncio
 import contextlib
@@ -16,9 +16,12 @@ from edgekube.client.cache import Cache, Source
 from edgekube.client.faulty import FaultyClient
 from edgekube.client.http import HttpClient, HttpConfig
 from edgekube.client.protocol import ChangeType, PatchType
+from edgekube.client.shadow import ShadowClient
+from edgekube.client.shadowstore import ShadowStore
 from edgekube.client.watched import ObjectTracker
 from edgekube.errors import AlreadyExists, Conflict, Expired, Forbidden, NotFound, ServiceUnavailable, Unauthorized
 from edgekube.lib.clock import SystemClock
+from edgekube.lib.sealed import FileKey, SealedLog
 from edgekube.store.memory import MemoryStore
 
 ADMIN = User("admin", ("system:masters",))
@@ -56,14 +59,30 @@ async def over_http(server, token="good"):
     await front.close(0.1)
 
 
-@pytest.fixture(params=["local", "http", "faulty"])
-async def client(request, server):
+@contextlib.asynccontextmanager
+async def shadowed(inner, folder):
+    store = ShadowStore(file=SealedLog(folder / "state", FileKey(folder / "state.key")))
+    await store.open()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(store.run())
+        yield ShadowClient(inner, store)
+        running.cancel()
+
+
+@pytest.fixture(params=["local", "http", "faulty", "shadow", "shadow-http"])
+async def client(request, server, tmp_path):
     local = LocalClient(server, ADMIN)
     await local.create(NAMESPACE, {"metadata": {"name": "default"}})
     await local.create(NAMESPACE, {"metadata": {"name": "other"}})
     if request.param == "http":
         async with over_http(server) as http:
             yield http
+    elif request.param == "shadow":
+        async with shadowed(local, tmp_path) as shadow:
+            yield shadow
+    elif request.param == "shadow-http":
+        async with over_http(server) as http, shadowed(http, tmp_path) as shadow:
+            yield shadow
     else:
         yield local if request.param == "local" else FaultyClient(local)
 

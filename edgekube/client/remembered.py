@@ -1,0 +1,130 @@
+"""What a node remembers of the cluster so that it can live alone, and how soon a change of it must be on the disk. Pure.
+
+The list is explicit: what is not in REMEMBERED is asked of the server or fails. A secret is remembered only while a pod of this node uses
+it: it is watched by its name then, which is also all that node authorization lets a node read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import orjson
+
+from edgekube.api.catalog import CONFIG_MAP, ENDPOINT_SLICE, NAMESPACE, NODE, POD, SECRET, SERVICE, find
+from edgekube.api.kind import Kind
+from edgekube.api.types import Key, Obj
+from edgekube.client.reflector import Source
+
+
+class Weight(IntEnum):
+    """How soon a change must be durable."""
+
+    NOTHING = 0  # a heartbeat: not worth a write
+    LATER = 1  # with others, seldom
+    SOON = 2  # a person or a controller decided something about this node's pods
+
+
+Weigh = Callable[[Obj, Obj], Weight]
+"""Old and new version -> what the change is worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of which a node remembers some sources."""
+
+    kind: Kind
+    covers: Callable[[Source], bool]
+    weigh: Weigh
+    first: Weight = Weight.LATER  # of an object that is new, or gone
+
+
+def by_name(source: Source) -> str:
+    """The one object a source is about; "": it is about several."""
+    prefix = "metadata.name="
+    return source.fields.removeprefix(prefix) if source.fields.startswith(prefix) and "," not in source.fields else ""
+
+
+def _whole(source: Source) -> bool:
+    return not source.labels and not source.namespace and (not source.fields or bool(by_name(source)))
+
+
+def _single(source: Source) -> bool:
+    return not source.labels and bool(source.namespace) and bool(by_name(source))
+
+
+def _of_node(source: Source) -> bool:
+    return not source.labels and not source.namespace and source.fields.startswith("spec.nodeName=") and "," not in source.fields
+
+
+def _always(weight: Weight) -> Weigh:
+    return lambda _old, _new: weight
+
+
+def _asked(obj: Obj) -> object:
+    """All of an object but what only versions it."""
+    metadata = {name: value for name, value in obj["metadata"].items() if name not in ("resourceVersion", "managedFields", "generation")}
+    return metadata, {name: value for name, value in obj.items() if name not in ("metadata", "status")}
+
+
+def _runs(pod: Obj) -> object:
+    """What restart counts and container ids follow from."""
+    status = pod.get("status") or {}
+    entries = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    seen = [(entry["name"], entry.get("restartCount"), entry.get("containerID"), *(entry.get("state") or ())) for entry in entries]
+    return status.get("phase"), seen
+
+
+def weigh_pod(old: Obj, new: Obj) -> Weight:
+    """Readiness may flap for ever: it is not worth a write each time."""
+    if _asked(old) != _asked(new) or _runs(old) != _runs(new):
+        return Weight.SOON
+    return Weight.LATER if old.get("status") != new.get("status") else Weight.NOTHING
+
+
+def weigh_node(old: Obj, new: Obj) -> Weight:
+    """Heartbeats and the list of images are no news to others."""
+    same = _asked(old) == _asked(new) and _standing(old) == _standing(new)
+    return Weight.NOTHING if same else Weight.LATER
+
+
+def _standing(node: Obj) -> object:
+    status: dict[str, Any] = {name: value for name, value in (node.get("status") or {}).items() if name != "images"}
+    conditions = status.pop("conditions", None) or ()
+    return status, [(entry.get("type"), entry.get("status")) for entry in conditions]
+
+
+_POLICY_SLICE = find("networking.edgekube.io", "v1alpha1", "policyslices")
+
+REMEMBERED: Sequence[Rule] = (
+    Rule(POD, _of_node, weigh_pod, Weight.SOON),
+    Rule(CONFIG_MAP, _single, _always(Weight.SOON), Weight.SOON),
+    Rule(SECRET, _single, _always(Weight.SOON), Weight.SOON),
+    Rule(NODE, _whole, weigh_node),
+    Rule(SERVICE, _whole, _always(Weight.LATER)),
+    Rule(ENDPOINT_SLICE, _whole, _always(Weight.LATER)),
+    Rule(NAMESPACE, _whole, _always(Weight.LATER)),
+    *((Rule(_POLICY_SLICE, lambda source: not source.labels, _always(Weight.LATER)),) if _POLICY_SLICE else ()),
+)
+_RULES = {rule.kind: rule for rule in REMEMBERED}
+
+PINNED = frozenset({(CONFIG_MAP, Key("kube-system", "edgekube-cluster"))})
+"""Single objects that are kept although no pod refers to them: the cluster's settings."""
+
+
+def rule_for(source: Source) -> Rule | None:
+    """The rule that makes `source` a remembered one."""
+    rule = _RULES.get(source.kind)
+    return rule if rule is not None and rule.covers(source) else None
+
+
+def weigh_change(rule: Rule, old: bytes | None, new: bytes | None) -> Weight:
+    """What going from one version's bytes to another's is worth."""
+    if old is None or new is None:
+        return rule.first
+    if old == new:
+        return Weight.NOTHING
+    before, after = orjson.loads(old), orjson.loads(new)
+    if before["metadata"].get("uid") != after["metadata"].get("uid"):
+        return rule.first
+    return rule.weigh(before, after)

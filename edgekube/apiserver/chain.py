@@ -188,6 +188,7 @@ def attributes_of(user: User, request: Request) -> Attributes:
         namespace=target.namespace,
         name=target.name,
         path=request.path,
+        fields=request.param("fieldSelector"),
     )
 
 

@@ -16,6 +16,15 @@ class User:
 
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+NODES = "system:nodes"
+_NODE = "system:node:"
+
+
+def node_of(user: User) -> str | None:
+    """The name of the node that `user` is; "" for a member of system:nodes whose name says none; None for everybody else."""
+    if NODES not in user.groups:
+        return None
+    return user.name.removeprefix(_NODE) if user.name.startswith(_NODE) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,10 @@ class PeerCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """One question to an authorizer. Resource requests set `resource`; others only `path`."""
+    """One question to an authorizer. Resource requests set `resource`; others only `path`.
+
+    `fields` is the field selector of a list or watch as the client wrote it; one that names a single object also sets `name`.
+    """
 
     user: User
     verb: str
@@ -43,6 +55,7 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    fields: str = ""
 
 
 class Decision(NamedTuple):

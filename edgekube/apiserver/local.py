@@ -46,9 +46,11 @@ class LocalClient:
     def __init__(self, server: Server, user: User) -> None:
         self._server, self._user = server, user
 
-    def _operation(self, verb: str, kind: Kind, namespace: str, name: str = "", subresource: str = "", **options: Any) -> Operation:
+    def _operation(
+        self, verb: str, kind: Kind, namespace: str, name: str = "", subresource: str = "", *, fields: str = "", **options: Any
+    ) -> Operation:
         op = Operation(kind, self._user, namespace if kind.namespaced else "", name, subresource, field_validation=IGNORE, **options)
-        self._server.authorize(self._user, verb, op)
+        self._server.authorize(self._user, verb, op, fields=fields)
         return op
 
     # reading
@@ -70,7 +72,7 @@ class LocalClient:
         continue_token: str = "",
         resource_version: str = "",
     ) -> ItemList:
-        op = self._operation("list", kind, namespace)
+        op = self._operation("list", kind, namespace, fields=fields)
         options = listing.parse_options(
             op, labels=labels, fields=fields, limit=str(limit), token=continue_token, revision=resource_version
         )
@@ -86,7 +88,7 @@ class LocalClient:
     async def _watch(
         self, kind: Kind, namespace: str, revision: int, labels: str, fields: str
     ) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
-        op = self._operation("watch", kind, namespace)
+        op = self._operation("watch", kind, namespace, fields=fields)
         spec = Spec(kind, op.namespace, parse_labels(labels), parse_fields(fields, kind.selectable), PLAIN, True)
         store = self._server.store
         queue: deque[Event] = deque()

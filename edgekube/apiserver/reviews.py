@@ -190,10 +190,21 @@ def decide(server: "Server", user: User, spec: Mapping[str, Any]) -> Obj:
         namespace=str(resource.get("namespace") or ""),
         name=str(resource.get("name") or ""),
         path=str(path.get("path") or ""),
+        fields=_fields(resource.get("fieldSelector") or {}),
     )
     decision = server.authorizer.authorize(attributes)
     status: Obj = {"allowed": decision.allowed}
     return status | ({"reason": decision.reason} if decision.reason else {})
+
+
+def _fields(selector: Mapping[str, Any]) -> str:
+    """The field selector of the question, as a client would write it: raw, or as requirements of one value each."""
+    terms = [
+        f"{each.get('key', '')}={each['values'][0]}"
+        for each in selector.get("requirements") or ()
+        if each.get("operator") == "In" and len(each.get("values") or ()) == 1
+    ]
+    return str(selector.get("rawSelector") or ",".join(terms))
 
 
 def _subject(spec: Mapping[str, Any]) -> User:

@@ -21,6 +21,7 @@ from edgekube.apiserver.subresources.finalize import FinalizeSubresource
 from edgekube.apiserver.subresources.protocol import Subresource
 from edgekube.apiserver.subresources.scale import ScaleSubresource
 from edgekube.apiserver.subresources.status import StatusSubresource
+from edgekube.apiserver.target import name_in_selector
 from edgekube.apiserver.virtual import Virtual
 from edgekube.errors import Forbidden
 from edgekube.lib.clock import Clock, SystemClock
@@ -84,8 +85,8 @@ class Server:
             self._found[key] = next((each for each in self._subresources if each.name == name and _belongs(each, kind)), None)
         return self._found[key]
 
-    def authorize(self, user: User, verb: str, op: Operation) -> None:
-        """Raises Forbidden in upstream's words."""
+    def authorize(self, user: User, verb: str, op: Operation, *, fields: str = "") -> None:
+        """Raises Forbidden in upstream's words. `fields`: the field selector of a list or watch."""
         kind = op.kind
         attributes = Attributes(
             user=user,
@@ -95,7 +96,8 @@ class Server:
             group=kind.group,
             version=kind.version,
             namespace=op.namespace,
-            name=op.name,
+            name=op.name or name_in_selector(fields),
+            fields=fields,
         )
         self.require(attributes)
 

@@ -49,9 +49,9 @@ def _resource(request: Request, verb: str, group: str, version: str, parts: list
     rest = "/".join(parts[3:])
     if not name and verb == "get":
         verb = "watch" if "watch" in request.query and truth(request.param("watch")) else "list"
-        name = _name_in_selector(request)
+        name = name_in_selector(request.param("fieldSelector"))
     elif verb == "watch" and not name:
-        name = _name_in_selector(request)
+        name = name_in_selector(request.param("fieldSelector"))
     elif not name and verb == "delete":
         verb = "deletecollection"
     return Target(
@@ -59,9 +59,8 @@ def _resource(request: Request, verb: str, group: str, version: str, parts: list
     )
 
 
-def _name_in_selector(request: Request) -> str:
+def name_in_selector(text: str) -> str:
     """A list or watch of exactly one name is authorized as access to that name."""
-    text = request.param("fieldSelector")
     if "metadata.name" not in text:
         return ""
     try:

@@ -46,7 +46,6 @@ class Host:
     ca: Path
     certificate: Path  # serving certificate of the kubelet
     key: Path  # the same file as `certificate` where that holds both
-    control_plane: bool = False  # only the label that says so
 
     @property
     def node_name(self) -> str:
@@ -146,7 +145,6 @@ def _kubelet_config(host: Host) -> KubeletConfig:
         resolv_conf=settings.resolv_conf,
         node_labels=settings.node_labels,
         node_taints=settings.node_taints,
-        control_plane=host.control_plane,
         eviction_memory=quantity.value(settings.eviction_hard_memory),
     )
 

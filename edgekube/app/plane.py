@@ -11,6 +11,7 @@ from edgekube.apiserver import authn, authority, oidc, reviews
 from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import Authenticator
+from edgekube.apiserver.authorizers import node_and_rbac
 from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.credentials import Pki, ensure_pki, write_kubeconfig
 from edgekube.apiserver.dialer import ClientTls, DirectDialer
@@ -54,6 +55,10 @@ class Plane:
             namespace, _, account = name.removeprefix(_SERVICE_ACCOUNT).partition(":")
             return LocalClient(self.server, authn.service_account_user(namespace, account))
         return LocalClient(self.server, User(name, (authn.AUTHENTICATED,)))
+
+    def admin(self) -> Client:
+        """The identity of this server itself, for what no component may."""
+        return LocalClient(self.server, ADMIN)
 
     def node(self) -> Client:
         """The identity of this machine's node."""
@@ -117,7 +122,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
     server = Server(
         store=store,
         authenticator=authenticator,
-        authorizer=rbac,
+        authorizer=node_and_rbac(objects, rbac),
         admission=plugins.build(plugins.Environment(objects=objects, rbac=rbac, values=values, clock=clock)),
         subresources=subresources.build(signer=signer, dialer=dialer),
         virtual=reviews.build(authenticator=authenticator, authorizer=rbac, audience=signer.issuer),

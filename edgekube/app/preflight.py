@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekube.api.nodelabels import forbidden_to_nodes
 from edgekube.app.paths import paths_of
 from edgekube.config import Settings
 from edgekube.lib.process import ProgramMissing, require
@@ -92,6 +93,14 @@ def cgroup_controllers() -> set[str]:
     return {entry.name for entry in Path("/sys/fs/cgroup").iterdir()} if Path("/sys/fs/cgroup").is_dir() else set()
 
 
+def _labels(settings: Settings) -> Sequence[Finding]:
+    refused = forbidden_to_nodes(label.partition("=")[0] for label in settings.node_labels)
+    if not refused:
+        return ()
+    why = f"--node-labels: a node may not give itself {', '.join(refused)}"
+    return (Finding("node labels", False, why, f"set it once the node is there: edgekube kubectl label node NAME {refused[0]}=VALUE"),)
+
+
 def _port(settings: Settings) -> Sequence[Finding]:
     wanted = [("the API", settings.bind_address, settings.https_port)]
     return _free(wanted) if settings.disable_agent else (*_free(wanted), *_kubelet_port(settings))
@@ -152,5 +161,5 @@ def _no_server(settings: Settings) -> Sequence[Finding]:
 
 
 Check = Callable[[Settings], Sequence[Finding]]
-CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _no_agent, _port, _space, _database)
-AGENT_CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _no_server, _kubelet_port, _space)
+CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _labels, _no_agent, _port, _space, _database)
+AGENT_CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _labels, _no_server, _kubelet_port, _space)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
 from edgekube.app.certificates import CertificateRenewal
+from edgekube.app.noderole import ControlPlaneRole
 from edgekube.app.paths import paths_of
 from edgekube.app.plane import Plane, credentials, open_plane
 from edgekube.app.timekeeper import TimeKeeper, make_clock
@@ -51,7 +52,7 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
     reload = [api.reload, plane.kubelet_tls.reload]
     found: list[Component] = [api, _controllers(plane), Scheduler(client=plane.component("system:kube-scheduler"), clock=plane.clock)]
     if not settings.disable_agent:
-        found.append(_node(plane, reload))
+        found += [_node(plane, reload), ControlPlaneRole(client=plane.admin(), node_name=settings.node_name)]
     renewal = CertificateRenewal(
         pki=plane.pki,
         renew=lambda: credentials(settings, plane.paths, plane.clock, plane.address),
@@ -82,6 +83,5 @@ def _node(plane: Plane, reload: list[Callable[[], None]]) -> Component:
         ca=plane.pki.ca,
         certificate=plane.pki.kubelet,
         key=plane.pki.kubelet,
-        control_plane=True,
     )
     return node_parts(host, reload)

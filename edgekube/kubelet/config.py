@@ -22,7 +22,6 @@ class KubeletConfig:
     resolv_conf: Path = Path("/etc/resolv.conf")
     node_labels: Sequence[str] = ()  # key=value
     node_taints: Sequence[str] = ()  # key=value:effect
-    control_plane: bool = True
     eviction_memory: int = 100 << 20  # bytes available below which pods are evicted
     eviction_disk_fraction: float = 0.10
     eviction_inodes_fraction: float = 0.05

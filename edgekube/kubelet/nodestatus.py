@@ -36,8 +36,6 @@ def labels(config: KubeletConfig, machine: Machine) -> dict[str, str]:
         "kubernetes.io/hostname": config.node_name,
         "kubernetes.io/os": "linux",
     }
-    if config.control_plane:
-        found["node-role.kubernetes.io/control-plane"] = "true"
     for entry in config.node_labels:
         name, _, value = entry.partition("=")
         found[name] = value

@@ -14,6 +14,7 @@ from edgekube.api.types import Key
 from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import AUTHENTICATED, service_account_user
+from edgekube.apiserver.authorizers import node_and_rbac
 from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.identity import Decision, User
 from edgekube.apiserver.local import LocalClient
@@ -60,7 +61,7 @@ class Plane:
         )
         admission = plugins.build(plugins.Environment(objects=self.objects, rbac=rbac, values=values))
         tokens = () if signer is None else (TokenSubresource(signer),)
-        self.server = Server(store=store, authenticator=Nobody(), authorizer=rbac, admission=admission, clock=clock, subresources=tokens)
+        self.server = Server(store=store, authenticator=Nobody(), authorizer=node_and_rbac(self.objects, rbac), admission=admission, clock=clock, subresources=tokens)
         self.client = LocalClient(self.server, ADMIN)
         self.faulty = {}
         self._faults = faults

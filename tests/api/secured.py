@@ -20,6 +20,7 @@ from edgekube.apiserver import authority, oidc, reviews
 from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import AUTHENTICATED, Authenticator
+from edgekube.apiserver.authorizers import node_and_rbac
 from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.credentials import ensure_pki
 from edgekube.apiserver.dialer import ClientTls, DirectDialer
@@ -56,7 +57,7 @@ class Api:
         self.server = Server(
             store=self.store,
             authenticator=authenticator,
-            authorizer=self.rbac,
+            authorizer=node_and_rbac(self.objects, self.rbac),
             admission=plugins.build(plugins.Environment(objects=self.objects, rbac=self.rbac, values=self.values)),
             subresources=subresources.build(signer=self.signer, dialer=dialer),
             virtual=reviews.build(authenticator=authenticator, authorizer=self.rbac, audience=self.signer.issuer),

@@ -225,6 +225,11 @@ def test_no_root(site):
     assert line.startswith("a node makes namespaces, links and rules, which needs root: run it with sudo")
 
 
+def test_labels_that_a_node_may_not_give_itself(site):
+    line = site.refuses("--node-labels=node-role.kubernetes.io/edge=true,zone=a")
+    assert line.startswith("--node-labels: a node may not give itself node-role.kubernetes.io/edge: set it once the node is there: ")
+
+
 def test_wrong_usage(site):
     before = site.tree()
     done = site.server("--no-such-flag=1")

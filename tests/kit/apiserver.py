@@ -16,6 +16,7 @@ from edgekube.apiserver import authn, reviews
 from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import Authenticator
+from edgekube.apiserver.authorizers import node_and_rbac
 from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
 from edgekube.apiserver.credentials import ensure_pki, write_kubeconfig
@@ -61,7 +62,7 @@ def assemble(pki, store, clock):
     server = Server(
         store=store,
         authenticator=authenticator,
-        authorizer=rbac,
+        authorizer=node_and_rbac(objects, rbac),
         admission=plugins.build(plugins.Environment(objects=objects, rbac=rbac, values=values)),
         subresources=subresources.build(signer=signer, dialer=dialer),
         virtual=reviews.build(authenticator=authenticator, authorizer=rbac, audience=signer.issuer),

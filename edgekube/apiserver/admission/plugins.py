@@ -10,6 +10,7 @@ from edgekube.apiserver.admission.certificates import (
     CertificateSubjectRestriction,
 )
 from edgekube.apiserver.admission.namespaces import NamespaceLifecycle
+from edgekube.apiserver.admission.noderestriction import NodeRestriction
 from edgekube.apiserver.admission.pods import DefaultTolerationSeconds, Priority, TaintNodesByCondition
 from edgekube.apiserver.admission.protocol import Plugin
 from edgekube.apiserver.admission.rbac import EscalationCheck
@@ -34,6 +35,7 @@ class Environment:
 PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
     lambda environment: NamespaceLifecycle(environment.objects),  # first: nothing is worked out for a namespace that is not there
     lambda environment: ServiceAccountAdmission(environment.objects),  # adds volumes and mounts that later plugins may look at
+    lambda environment: NodeRestriction(environment.objects),
     lambda _: TaintNodesByCondition(),
     lambda environment: Priority(environment.objects),
     lambda _: DefaultTolerationSeconds(),

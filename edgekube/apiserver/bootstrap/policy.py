@@ -202,8 +202,7 @@ CLUSTER_ROLE_BINDINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("system:kube-dns", "system:kube-dns", ("ServiceAccount kube-system/kube-dns",)),
     ("system:kube-scheduler", "system:kube-scheduler", ("User system:kube-scheduler",)),
     ("system:volume-scheduler", "system:volume-scheduler", ("User system:kube-scheduler",)),
-    # Upstream binds nobody and leaves nodes to its Node authorizer.
-    ("system:node", "system:node", ("Group system:nodes",)),
+    ("system:node", "system:node", ()),  # nobody: nodes are the Node authorizer's, which reads the same rules
     ("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", ("Group system:serviceaccounts",)),
     ("system:cluster-trust-bundle-discovery", "system:cluster-trust-bundle-discovery", ("Group system:serviceaccounts",)),
     # Ours: proxy, DNS and policies run inside the node's own process and use its identity.

@@ -21,7 +21,7 @@ from edgekube.apiserver.dispatch import dispatch
 from edgekube.apiserver.identity import ANONYMOUS, Attributes, User
 from edgekube.apiserver.impersonation import impersonated
 from edgekube.apiserver.negotiate import PLAIN, Output, negotiate
-from edgekube.apiserver.request import AnyResponse, PushResponse, Request, Response, StreamResponse, TunnelResponse
+from edgekube.apiserver.request import AnyResponse, PushResponse, Request, Response, StreamResponse, TakeoverResponse, TunnelResponse
 from edgekube.apiserver.target import parse
 from edgekube.errors import ApiError, NotAcceptable, Unauthorized
 from edgekube.lib import metrics
@@ -109,7 +109,7 @@ async def measure(server: "Server", request: Request, following: Handler) -> Any
         key = (target.verb.upper(), kind.group, kind.version, kind.plural, known, scope, "apiserver")
     else:
         key = (request.method if request.method in ("GET", "POST", "PUT", "PATCH", "DELETE") else "other", "", "", "", "", "", "apiserver")
-    lasting = isinstance(response, (PushResponse, TunnelResponse))
+    lasting = isinstance(response, (PushResponse, TakeoverResponse, TunnelResponse))
     code = response.status if isinstance(response, (Response, StreamResponse)) else 200
     _MEASURES.record(key, code, None if lasting else time.perf_counter() - started)
     return response

@@ -22,6 +22,7 @@ SEND_BUFFER = 128 * 1024
 ABORT_AFTER = 10.0  # seconds a closed watch may take to drain
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 NO_BODY = frozenset((204, 304))
+CERTIFICATE = "edgekube.certificate"  # what a transport that is part of another connection knows of its peer
 
 
 class Done(web.StreamResponse):
@@ -51,7 +52,7 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.certificate = peer_certificate(transport)
+        self.certificate = transport.get_extra_info(CERTIFICATE) or peer_certificate(transport)
         self.stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         sock = transport.get_extra_info("socket")
         if sock is not None:

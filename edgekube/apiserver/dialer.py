@@ -1,6 +1,7 @@
-"""Reaching kubelets over the network: the address and port that the Node object names, TLS both ways.
+"""Reaching kubelets: through the connection that the agent keeps, or, for this machine's own, over the network.
 
-The kubelet's certificate must be of our authority and name the node: a node is its name and key, whatever its address is today.
+Over the network it is the address and port that the Node object names, with TLS both ways. The kubelet's certificate must be of our
+authority and name the node: a node is its name and key, whatever its address is today.
 """
 
 import ssl
@@ -10,9 +11,11 @@ from typing import Any
 
 from edgekube.api import catalog
 from edgekube.apiserver.objects import Objects
-from edgekube.apiserver.relay import Streams, connect
+from edgekube.apiserver.relay import NodeDialer, PodTarget, Streams, connect
+from edgekube.apiserver.tunnel import Tunnels
 from edgekube.errors import ApiError, NotFound
 from edgekube.lib.clock import Clock, SystemClock
+from edgekube.lib.mux import words
 from edgekube.lib.tlsclock import client_context
 
 _ADDRESS_ORDER = ("InternalIP", "ExternalIP", "InternalDNS", "ExternalDNS", "Hostname")
@@ -31,12 +34,37 @@ class DirectDialer:
         port = (((node.get("status") or {}).get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or _KUBELET_PORT
         return await connect(address_of(node), int(port), tls=self._tls(), server_name=node_name)
 
+    async def dial_pod(self, node_name: str, target: PodTarget) -> Streams | None:
+        return None
+
     def node(self, node_name: str) -> Mapping[str, Any]:
         """The Node object. Raises NotFound."""
         item = self._objects.get(catalog.NODE, node_name)
         if item is None:
             raise NotFound.of("", "nodes", node_name)
         return item.decode()
+
+
+class TunnelDialer:
+    """Satisfies relay.NodeDialer: agents through their own connection, the server's node `local` with `direct`."""
+
+    def __init__(self, *, tunnels: Tunnels, direct: NodeDialer, local: str, objects: Objects) -> None:
+        self._tunnels, self._direct, self._local, self._objects = tunnels, direct, local, objects
+
+    async def dial(self, node_name: str) -> Streams:
+        """A stream to the node's kubelet. Raises NotFound, ServiceUnavailable."""
+        if node_name == self._local:
+            return await self._direct.dial(node_name)
+        if self._objects.get(catalog.NODE, node_name) is None:
+            raise NotFound.of("", "nodes", node_name)
+        return self._tunnels.open(node_name, words.KUBELET)
+
+    async def dial_pod(self, node_name: str, target: PodTarget) -> Streams | None:
+        """A stream to a port of a pod on an agent. Raises ServiceUnavailable."""
+        if node_name == self._local:
+            return None
+        label = f"{target.namespace}/{target.pod}/{target.port}/{target.scheme}"
+        return self._tunnels.open(node_name, words.POD, label)
 
 
 class ClientTls:

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from edgekube.apiserver.connection import NO_BODY, Connection, ConnectionSink, Done, Factory, body_of, head_of, keeps, packed
-from edgekube.apiserver.request import PushResponse, Request, Response, StreamResponse, TunnelResponse
+from edgekube.apiserver.request import PushResponse, Request, Response, StreamResponse, TakeoverResponse, TunnelResponse
 from edgekube.apiserver.server import Server
 from edgekube.lib.tlsclock import ignore_time
 
@@ -45,6 +45,8 @@ class Front:
         for listener in self._listeners:
             listener.close()
         self._server.hub.close()
+        for end in self._server.on_stop:
+            end()
         self._web.pre_shutdown()
         await self._web.shutdown(timeout)
         self._listeners.clear()
@@ -63,6 +65,8 @@ class Front:
                 return await self._push(raw, connection, response)
             case TunnelResponse():
                 return await self._tunnel(raw, connection, response)
+            case TakeoverResponse():
+                return await self._takeover(connection, response)
 
     def _request(self, raw: BaseRequest, connection: Connection) -> Request:
         path, _, query = raw.path_qs.partition("?")
@@ -148,6 +152,20 @@ class Front:
             response.stop()
             connection.on_lost = None
         return Done(chunked and keeps(raw))
+
+    async def _takeover(self, connection: Connection, response: TakeoverResponse) -> Done:
+        stream, tail = connection.stream, connection._message_tail
+        if stream is None:
+            return Done(False)
+        connection._message_tail = b""
+        connection.stream = None
+        connection.transport = None  # aiohttp must neither read nor close it any more
+        try:
+            await response.run(stream, tail, self._web)
+        finally:
+            stream.close()
+            connection.connection_lost(None)
+        return Done(False)
 
     async def _tunnel(self, raw: BaseRequest, connection: Connection, response: TunnelResponse) -> Done:
         stream = connection.stream

@@ -11,13 +11,14 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 import orjson
 
 from edgekube.apiserver.request import AnyResponse, Request, StreamResponse, TunnelResponse
 from edgekube.errors import ApiError, ServiceUnavailable
+from edgekube.lib.pump import both_ways
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _HEAD_LIMIT = 64 * 1024
@@ -35,6 +36,18 @@ class NodeDialer(Protocol):
 
     async def dial(self, node_name: str) -> Streams:
         """An open, encrypted connection. Raises ApiError saying what failed."""
+
+    async def dial_pod(self, node_name: str, target: "PodTarget") -> Streams | None:
+        """A connection to a pod through its node; None where pods are reached by their address. Raises ApiError."""
+
+
+class PodTarget(NamedTuple):
+    """A port of a pod. With the scheme `https` the far end speaks TLS to it, so that here it is plain too."""
+
+    namespace: str
+    pod: str
+    port: int
+    scheme: str = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +222,7 @@ def tunnel(streams: Streams, outgoing: Outgoing) -> TunnelResponse:
             writer.write(_encode_head(head))
             await writer.drain()
             if head.status == 101:
-                await _both_ways((reader, writer), (there_reader, there_writer))
+                await both_ways((reader, writer), (there_reader, there_writer))
                 return
             async for piece in body_of(streams, head):
                 writer.write(piece)
@@ -223,32 +236,6 @@ def tunnel(streams: Streams, outgoing: Outgoing) -> TunnelResponse:
                 await close(end)
 
     return TunnelResponse(run)
-
-
-async def _both_ways(one: Streams, other: Streams) -> None:
-    """Until both directions have ended; an end in one direction is passed on as such where the transport can say it."""
-    async with asyncio.TaskGroup() as group:
-        tasks: list[asyncio.Task[bool]] = []
-        for source, sink in ((one, other), (other, one)):
-            tasks.append(group.create_task(_pump(source[0], sink[1])))
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not all(task.result() for task in done):  # TLS knows no half-open connection: the end of one way is the end
-            for task in tasks:
-                task.cancel()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Copy until the end. True if the end could be passed on and the other direction may go on."""
-    try:
-        while data := await reader.read(_PIECE):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-            return True
-    except (OSError, ssl.SSLError):
-        return False
-    return False
 
 
 async def close(writer: asyncio.StreamWriter) -> None:

@@ -76,6 +76,14 @@ class TunnelResponse:
     run: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@dataclass(slots=True)
+class TakeoverResponse:
+    """As TunnelResponse, for who works with protocols: `run` gets the transport, what was read from it already, and a factory for
+    connections of ours, with which other transports can be answered as if they had been accepted."""
+
+    run: Callable[[asyncio.Transport, bytes, Callable[[], asyncio.Protocol]], Awaitable[None]]
+
+
 class Sink(Protocol):
     """Where a push response writes. Nothing waits: look at `buffered` and hold back. Writes after the client left do nothing."""
 
@@ -100,4 +108,4 @@ class PushResponse:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-AnyResponse = Response | StreamResponse | PushResponse | TunnelResponse
+AnyResponse = Response | StreamResponse | PushResponse | TunnelResponse | TakeoverResponse

@@ -4,7 +4,7 @@
     in-process LocalClient ----------- authorize ------------------> verb -> registry -> store
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edgekube.api import catalog
 from edgekube.api.kind import Kind
@@ -53,6 +53,7 @@ class Server:
         self.clock: Clock = clock or SystemClock()
         self.hub = Hub(store, self.clock)
         self.health = Health()
+        self.on_stop: list[Callable[[], None]] = []  # called when the listeners stop: whoever holds connections open lets go
         self._subresources = (*subresources, *_OWN_SUBRESOURCES)
         self._found: dict[tuple[Kind, str], Subresource | None] = {}
         self._plugins: dict[str, tuple[Plugin, ...]] = {}

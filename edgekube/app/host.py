@@ -22,6 +22,12 @@ def node_address(settings: Settings) -> str:
     return found or str(ipaddress.ip_network(settings.cluster_cidr)[1])
 
 
+def server_addresses(settings: Settings, address: str) -> Sequence[str]:
+    """Where agents can reach the API of this machine now, HOST:PORT, the best first."""
+    found = dict.fromkeys(filter(None, (settings.advertise_address, address, *host_addresses(settings))))
+    return [f"[{each}]:{settings.https_port}" if ":" in each else f"{each}:{settings.https_port}" for each in found]
+
+
 def _default_route_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

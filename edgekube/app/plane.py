@@ -14,7 +14,7 @@ from edgekube.apiserver.authn import Authenticator
 from edgekube.apiserver.authorizers import node_and_rbac
 from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.credentials import Pki, ensure_pki, write_kubeconfig
-from edgekube.apiserver.dialer import ClientTls, DirectDialer
+from edgekube.apiserver.dialer import ClientTls, DirectDialer, TunnelDialer
 from edgekube.apiserver.identity import User
 from edgekube.apiserver.local import LocalClient
 from edgekube.apiserver.objects import Objects
@@ -23,7 +23,8 @@ from edgekube.apiserver.registry import tagger
 from edgekube.apiserver.server import Server
 from edgekube.apiserver.subresources import all as subresources
 from edgekube.apiserver.tokens import TokenSigner, issuer_of
-from edgekube.app.host import host_addresses, node_address
+from edgekube.apiserver.tunnel import Tunnels
+from edgekube.app.host import host_addresses, node_address, server_addresses
 from edgekube.app.paths import Paths
 from edgekube.client.protocol import Client
 from edgekube.config import Settings, shared
@@ -48,6 +49,7 @@ class Plane:
     server: Server
     objects: Objects
     kubelet_tls: ClientTls
+    tunnels: Tunnels
 
     def component(self, name: str) -> Client:
         """In-process access with an identity of its own; a service account's name brings the groups it has."""
@@ -118,7 +120,10 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         spared=(settings.kubernetes_address, settings.cluster_dns),
     )
     kubelet_tls = ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client, clock=clock)
-    dialer = DirectDialer(objects=objects, tls=kubelet_tls)
+    tunnels = Tunnels(clock=clock, addresses=lambda: server_addresses(settings, address))
+    direct = DirectDialer(objects=objects, tls=kubelet_tls)
+    local = "" if settings.disable_agent else settings.node_name
+    dialer = TunnelDialer(tunnels=tunnels, direct=direct, local=local, objects=objects)
     server = Server(
         store=store,
         authenticator=authenticator,
@@ -138,8 +143,10 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         server=server,
         objects=objects,
         kubelet_tls=kubelet_tls,
+        tunnels=tunnels,
     )
     authority.register(server.routes, pki.ca.read_bytes())
+    tunnels.register(server)
     oidc.register(server.routes, signer, jwks_uri=f"https://{settings.advertise_address or address}:{settings.https_port}/openid/v1/jwks")
     await ensure_bootstrap(
         client=LocalClient(server, ADMIN),

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -33,12 +33,24 @@ WATCH_SECONDS = (300, 600)  # how long a watch lasts before it is opened again, 
 SILENCE = 90.0  # longer than the server's bookmark interval: a watch that is silent for so long is dead
 
 
+class Way(Protocol):
+    """Another way to the server than one of our own connections."""
+
+    @property
+    def generation(self) -> int:
+        """Changes when open connections should be used no more: those in use are finished, new ones are opened."""
+
+    def connector(self) -> "aiohttp.BaseConnector":
+        """Makes connections; fails at once with aiohttp.ClientConnectionError where there is no way now."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpConfig:
     """Where the server is and who we are to it."""
 
-    server: str  # https://HOST:PORT
+    server: str  # https://HOST:PORT, or http://NAME where `via` brings its own security
     server_name: str = ""  # what the server's certificate must name (default: HOST)
+    via: Way | None = None
     ca_file: Path | None = None
     cert_file: Path | None = None  # with key_file: our client certificate
     key_file: Path | None = None
@@ -53,7 +65,7 @@ class _Pool:
     """Connections made with one version of our certificate."""
 
     session: "aiohttp.ClientSession"
-    stamps: tuple[float, ...]
+    stamps: tuple[float | int, ...]
     users: int = 0
 
 
@@ -219,8 +231,7 @@ class HttpClient:
 
         stamps = self._stamps()
         if self._pool is None or stamps != self._pool.stamps:
-            context = self._tls() if self._config.server.startswith("https") else True
-            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0))
+            session = aiohttp.ClientSession(connector=self._connector())
             retired, self._pool = self._pool, _Pool(session, stamps)
             if retired is not None:
                 self._retired.append(retired)
@@ -236,7 +247,16 @@ class HttpClient:
             self._retired.remove(pool)
             await pool.session.close()
 
-    def _stamps(self) -> tuple[float, ...]:
+    def _connector(self) -> "aiohttp.BaseConnector":
+        import aiohttp
+
+        if self._config.via is not None:
+            return self._config.via.connector()
+        return aiohttp.TCPConnector(ssl=self._tls() if self._config.server.startswith("https") else True, limit=0)
+
+    def _stamps(self) -> tuple[float | int, ...]:
+        if self._config.via is not None:
+            return (self._config.via.generation,)
         files = (self._config.ca_file, self._config.cert_file, self._config.key_file)
         with contextlib.suppress(FileNotFoundError):
             return tuple(path.stat().st_mtime for path in files if path is not None)

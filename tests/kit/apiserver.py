@@ -20,7 +20,7 @@ from edgekube.apiserver.authorizers import node_and_rbac
 from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
 from edgekube.apiserver.credentials import ensure_pki, write_kubeconfig
-from edgekube.apiserver.dialer import ClientTls, DirectDialer
+from edgekube.apiserver.dialer import ClientTls, DirectDialer, TunnelDialer
 from edgekube.apiserver.identity import User
 from edgekube.apiserver.local import LocalClient
 from edgekube.apiserver.objects import Objects
@@ -29,6 +29,7 @@ from edgekube.apiserver.registry import tagger
 from edgekube.apiserver.server import Server
 from edgekube.apiserver.subresources import all as subresources
 from edgekube.apiserver.tokens import TokenSigner, issuer_of
+from edgekube.apiserver.tunnel import Tunnels
 from edgekube.lib.clock import SystemClock
 from edgekube.store.memory import MemoryStore
 
@@ -49,6 +50,7 @@ class Live:
     folder: Path
     pki: object
     component: ApiServerComponent
+    tunnels: Tunnels
 
 
 def assemble(pki, store, clock):
@@ -58,7 +60,9 @@ def assemble(pki, store, clock):
     rbac = RbacAuthorizer(objects)
     authenticator = Authenticator(signer=signer, objects=objects, clock=clock)
     values = ServiceValues(objects=objects, service_cidr="10.43.0.0/16", node_ports=range(30000, 32768), spared=("10.43.0.1", "10.43.0.10"))
-    dialer = DirectDialer(objects=objects, tls=ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client))
+    tunnels = Tunnels(clock=clock)
+    direct = DirectDialer(objects=objects, tls=ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client))
+    dialer = TunnelDialer(tunnels=tunnels, direct=direct, local="node-1", objects=objects)
     server = Server(
         store=store,
         authenticator=authenticator,
@@ -68,7 +72,8 @@ def assemble(pki, store, clock):
         virtual=reviews.build(authenticator=authenticator, authorizer=rbac, audience=signer.issuer),
         clock=clock,
     )
-    return server, objects
+    tunnels.register(server)
+    return server, objects, tunnels
 
 
 @contextlib.asynccontextmanager
@@ -82,7 +87,7 @@ async def live_server(store=None, port=0):
             cluster_domain="cluster.local", kubernetes_address="10.43.0.1",
         )  # fmt: skip
         own = store or MemoryStore(tagger)
-        server, objects = assemble(pki, own, clock)
+        server, objects, tunnels = assemble(pki, own, clock)
         client = LocalClient(server, ADMIN)
         config = BootstrapConfig(kubernetes_address="10.43.0.1", cluster_dns="10.43.0.10", advertise_addresses=("192.0.2.1",), port=6443)
         await ensure_bootstrap(client=client, objects=objects, config=config)
@@ -100,7 +105,7 @@ async def live_server(store=None, port=0):
             trusted = ssl.create_default_context(cafile=str(pki.ca))
             trusted.load_cert_chain(pki.admin)
             try:
-                yield Live(server, client, url, component.port, trusted, anonymous, kubeconfig, folder, pki, component)
+                yield Live(server, client, url, component.port, trusted, anonymous, kubeconfig, folder, pki, component, tunnels)
             finally:
                 running.cancel()
         await own.close()

@@ -1,7 +1,7 @@
 """nodes/proxy, pods/proxy, services/proxy: HTTP passed on to a kubelet, a pod or one endpoint of a Service, upgrades included.
 
-Names may carry scheme and port: `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT`. Kubelets are reached through the NodeDialer, all else
-directly.
+Names may carry scheme and port: `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT`. Kubelets, and pods of nodes that have dialed in, are reached
+through the NodeDialer, all else directly.
 """
 
 import random
@@ -17,6 +17,7 @@ from edgekube.apiserver.operation import Operation
 from edgekube.apiserver.relay import (
     NodeDialer,
     Outgoing,
+    PodTarget,
     Streams,
     connect,
     forwarded_headers,
@@ -39,6 +40,15 @@ class Address(NamedTuple):
     scheme: str
     name: str
     port: str
+
+
+class Endpoint(NamedTuple):
+    """An address and port, and whose they are if that is known."""
+
+    address: str
+    port: int
+    node: str = ""
+    pod: str = ""
 
 
 class ProxySubresource(Subresource):
@@ -75,13 +85,15 @@ class ProxySubresource(Subresource):
     async def _open(self, server: "Server", op: Operation, address: Address) -> tuple[Streams, str]:
         if op.kind.plural == "nodes":
             node = server.registry.get(catalog.NODE, "", address.name).decode()
-            endpoint = ((node.get("status") or {}).get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}
-            if address.port in (*_KUBELET_PORTS, str(endpoint.get("Port", ""))):
+            kubelet = ((node.get("status") or {}).get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}
+            if address.port in (*_KUBELET_PORTS, str(kubelet.get("Port", ""))):
                 return await self._dialer.dial(address.name), address.name
             return await _direct(address.scheme, address_of(node), _port_number(address.port, op))
         if op.kind.plural == "pods":
             pod = server.registry.get(catalog.POD, op.namespace, address.name).decode()
-            return await _direct(address.scheme, pod_address(pod), _port_number(address.port or first_port(pod), op))
+            host, port = pod_address(pod), _port_number(address.port or first_port(pod), op)
+            endpoint = Endpoint(host, port, str(pod["spec"].get("nodeName") or ""), address.name)
+            return await self._to_pod(address.scheme, endpoint, op.namespace)
         return await self._service(server, op, address)
 
     async def _service(self, server: "Server", op: Operation, address: Address) -> tuple[Streams, str]:
@@ -92,8 +104,15 @@ class ProxySubresource(Subresource):
         found = ready_endpoints(mine, port_name)
         if not found:
             raise ServiceUnavailable(f'no endpoints available for service "{op.name}"')
-        host, port = random.choice(found)
-        return await _direct(address.scheme, host, port)
+        return await self._to_pod(address.scheme, random.choice(found), op.namespace)
+
+    async def _to_pod(self, scheme: str, endpoint: "Endpoint", namespace: str) -> tuple[Streams, str]:
+        if endpoint.node and endpoint.pod:
+            target = PodTarget(namespace, endpoint.pod, endpoint.port, scheme)
+            streams = await self._dialer.dial_pod(endpoint.node, target)
+            if streams is not None:
+                return streams, f"{endpoint.address}:{endpoint.port}"
+        return await _direct(scheme, endpoint.address, endpoint.port)
 
 
 def split_name(op: Operation) -> Address:
@@ -137,15 +156,18 @@ def service_port(service: Obj, wanted: str) -> str:
     raise ServiceUnavailable(f'no service port "{wanted}" found for service "{name}"')
 
 
-def ready_endpoints(slices: Sequence[Obj], port_name: str) -> list[tuple[str, int]]:
-    """Address and number of every ready endpoint of the port."""
-    found: list[tuple[str, int]] = []
+def ready_endpoints(slices: Sequence[Obj], port_name: str) -> list[Endpoint]:
+    """Every ready endpoint of the port."""
+    found: list[Endpoint] = []
     for one in slices:
         numbers = [int(port["port"]) for port in one.get("ports") or () if (port.get("name") or "") == port_name and port.get("port")]
         for endpoint in one.get("endpoints") or ():
             if (endpoint.get("conditions") or {}).get("ready") is False:
                 continue
-            found += [(str(address), number) for address in endpoint.get("addresses") or () for number in numbers]
+            target = endpoint.get("targetRef") or {}
+            pod = str(target.get("name") or "") if target.get("kind") == "Pod" else ""
+            node = str(endpoint.get("nodeName") or "")
+            found += [Endpoint(str(address), number, node, pod) for address in endpoint.get("addresses") or () for number in numbers]
     return found
 
 

@@ -79,6 +79,10 @@ class KubeletServer:
             finally:
                 server.close()
 
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller) -> None:
+        """Answer one connection that came some other way, from a caller who has proved who they are."""
+        await serve_connection(reader, writer, self.handle, caller)
+
     async def handle(self, request: Request) -> Reply | None:
         """One request: who, may they, what."""
         caller = await self._caller(request)

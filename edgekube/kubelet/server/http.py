@@ -77,9 +77,11 @@ class Reply:
 Handler = Callable[[Request], Awaitable[Reply | None]]
 
 
-async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler) -> None:
-    """Answer the requests of one connection until it ends."""
-    certificate = _certificate(writer)
+async def serve_connection(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler, caller: Caller | None = None
+) -> None:
+    """Answer the requests of one connection until it ends. Without `caller` it is who the connection's certificate says."""
+    certificate = caller or _certificate(writer)
     try:
         while True:
             request = await _read(reader, writer)

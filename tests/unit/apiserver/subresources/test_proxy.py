@@ -37,7 +37,7 @@ def test_only_ready_endpoints_of_that_port() -> None:
         "ports": [{"name": "http", "port": 8080}, {"name": "admin", "port": 9}],
         "endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": False}}],
     }
-    assert ready_endpoints([one], "http") == [("10.0.0.1", 8080)]
+    assert ready_endpoints([one], "http") == [("10.0.0.1", 8080, "", "")]
     assert ready_endpoints([one], "none") == []
 
 

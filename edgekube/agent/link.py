@@ -1,0 +1,280 @@
+"""The one connection to a server: dialed, kept alive, dialed again.
+
+After a loss it tries at once and then ever more slowly, in proportion to how long it has been away, so that a restarted server is found
+within a second or so and one that is switched off costs little; `kick` (an address of ours changed, somebody heard of a server) makes it
+try now. With a renewed certificate, or when the server says that it will close, the next connection is opened first and takes over; the
+streams of the old one are finished there. While there is no connection, opening a stream fails at once: nothing queues.
+
+Reads: the TLS context and the addresses, anew for each attempt. Promises: `session` is a connection that works, as far as is known.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edgekube.agent.dial import Address, Dialed, DialFailed, dial, parse_addresses
+from edgekube.agent.race import Resolver, race
+from edgekube.agent.servers import Servers
+from edgekube.lib import metrics
+from edgekube.lib.clock import Clock
+from edgekube.lib.mux import Refused, Session, SessionClosed, Stream, words
+from edgekube.lib.mux.session import Accept
+from edgekube.lib.tasks import TaskScope
+
+if TYPE_CHECKING:
+    from aiohttp import BaseConnector
+
+log = logging.getLogger(__name__)
+
+ATTEMPT_SECONDS = 8.0
+RESOLVE_SECONDS = 4.0
+FIRST_PAUSE, LAST_PAUSE, SHARE = 0.2, 12.0, 0.2  # pauses between attempts: a share of the time already without a connection
+REFUSED_PAUSE = 10.0  # the server is there and says no: that seldom changes
+SEARCH_AFTER = 3.0  # seconds without a connection before the local network is asked
+KICK_EVERY = 0.3
+PROBE_SECONDS = 2.0
+
+CONNECTED = metrics.gauge("edgekube_link_connected", "Whether the agent has a connection to a server.")
+DIALED = metrics.counter("edgekube_link_connections_total", "Connections to a server that were opened.")
+
+Search = Callable[[Callable[[Sequence[Address]], None]], Awaitable[None]]
+
+
+class Link:
+    """A component. `accept` gets the streams that the server opens; `search` asks the local network, until cancelled, and reports what it
+    hears; `tls` is called for each attempt."""
+
+    name = "link"
+
+    def __init__(
+        self, *, servers: Servers, tls: Callable[[], ssl.SSLContext], accept: Accept, clock: Clock, search: Search | None = None
+    ) -> None:
+        self._servers, self._tls, self._accept, self._clock, self._search = servers, tls, accept, clock, search
+        self._session: Session | None = None
+        self._open: set[Session] = set()  # with those that only finish what they have
+        self._up = False
+        self._lost = clock.monotonic()
+        self._contact: tuple[float, float] | None = None
+        self._wake = asyncio.Event()
+        self._swap = False
+        self._trouble = ""
+        self._watchers: list[Callable[[bool], None]] = []
+        self._resolve = Resolver()
+        self.generation = 0  # client.http.Way: which connection to open streams on
+
+    # for the other parts
+
+    @property
+    def session(self) -> Session | None:
+        return self._session if self._session is not None and self._session.alive else None
+
+    @property
+    def connected(self) -> bool:
+        return self.session is not None
+
+    @property
+    def last_contact(self) -> float | None:
+        """When something was last heard from a server, on the monotonic clock; None if never. That the server also hears us, only an
+        answered request proves."""
+        self._note_contact()
+        return None if self._contact is None else self._contact[0]
+
+    @property
+    def last_contact_boottime(self) -> float | None:
+        """The same on the clock that goes on while the machine sleeps."""
+        self._note_contact()
+        return None if self._contact is None else self._contact[1]
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection; "" while there is one."""
+        return "" if self.connected else self._trouble or "no attempt has been made yet"
+
+    def on_change(self, watcher: Callable[[bool], None]) -> None:
+        """`watcher` is told whenever the connection comes (True) or goes (False). It must not block."""
+        self._watchers.append(watcher)
+
+    def open(self, kind: str, label: str, protocol: asyncio.Protocol) -> Stream:
+        """A stream to the server. Raises SessionClosed at once while there is no connection."""
+        session = self.session
+        if session is None:
+            raise SessionClosed(f"no connection to a server: {self.trouble}")
+        return session.open(kind, label, protocol)
+
+    def connector(self) -> "BaseConnector":
+        """HTTP over streams: client.http.Way."""
+        from edgekube.agent.connector import LinkConnector
+
+        return LinkConnector(self)
+
+    def kick(self) -> None:
+        """Something has changed: if there is a connection, see whether it still works; if not, try now."""
+        if self.session is not None:
+            self.session.probe(PROBE_SECONDS)
+        else:
+            self._wake.set()
+
+    def heard(self, addresses: Sequence[Address]) -> None:
+        """A hint where the server may be."""
+        if self._servers.heard(addresses):
+            log.info("heard of a server", extra={"addresses": ",".join(map(str, addresses))})
+            self.kick()
+
+    def renewed(self) -> None:
+        """Our certificate has changed: move to a connection made with the new one."""
+        self._swap = True
+        self._wake.set()
+
+    # the component
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Keep a connection until cancelled. Ready at once: an agent starts with no server too."""
+        ready.set()
+        try:
+            async with TaskScope("link") as scope:
+                while True:
+                    await self._connect(scope)
+                    await self._until_needed()
+        finally:
+            await self._resolve.close()
+            for session in list(self._open):
+                session.close("the agent stops")
+
+    async def _connect(self, scope: TaskScope) -> None:
+        """Until there is a new connection."""
+        searching: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._wake.clear()
+                error = await self._attempt()
+                if error is None:
+                    return
+                self._tell(str(error))
+                if searching is None and self._search is not None and not self.connected and self._away() >= SEARCH_AFTER:
+                    searching = scope.spawn(self._searching(self._search), name="search")
+                await self._pause(REFUSED_PAUSE if error.refused else 0.0)
+        finally:
+            if searching is not None:
+                searching.cancel()
+
+    async def _searching(self, search: Search) -> None:
+        await search(self.heard)
+
+    async def _attempt(self) -> DialFailed | None:
+        """Dial; given up when something changes meanwhile."""
+        asking = asyncio.get_running_loop().create_future()
+        async with TaskScope("attempt") as scope:
+            scope.spawn(self._dial(asking), name="dial")
+            scope.spawn(self._kicked(asking), name="kick")
+            outcome: Dialed | DialFailed = await asking
+        if isinstance(outcome, DialFailed):
+            return outcome
+        self._take(outcome)
+        return None
+
+    async def _dial(self, asking: "asyncio.Future[Dialed | DialFailed]") -> None:
+        outcome: Dialed | DialFailed = DialFailed("the attempt was given up")
+        try:
+            tls = self._tls()
+            outcome = await race([partial(self._reach, address, tls) for address in self._servers.candidates()])
+        except DialFailed as error:
+            outcome = error
+        except OSError as error:  # the credentials cannot be read (ssl.SSLError is one too)
+            outcome = DialFailed(f"the credentials of this node cannot be used: {error}")
+        finally:
+            if not asking.done():
+                asking.set_result(outcome)
+            elif isinstance(outcome, Dialed):
+                outcome.transport.abort()
+
+    async def _kicked(self, asking: "asyncio.Future[Dialed | DialFailed]") -> None:
+        await asyncio.sleep(KICK_EVERY)
+        await self._wake.wait()
+        if not asking.done():
+            asking.set_result(DialFailed("something has changed: trying again"))
+
+    async def _reach(self, address: Address, tls: ssl.SSLContext) -> Dialed:
+        try:
+            found = await self._resolve(address.host, timeout=RESOLVE_SECONDS)
+            each = [partial(dial, Address(host, address.port), tls, timeout=ATTEMPT_SECONDS) for host in found]
+            dialed = await race(each)
+        except DialFailed as error:
+            raise DialFailed(f"{address}: {error}", refused=error.refused) from error
+        self._servers.worked(address)
+        return dialed
+
+    def _take(self, dialed: Dialed) -> None:
+        """The new connection is the one from now on."""
+        old = self.session
+        session = Session(dialer=True, accept=self._accepted, on_drain=self._wake.set)
+        session.attach(dialed.transport, dialed.rest)
+        self._open.add(session)
+        session.closed.add_done_callback(partial(self._closed, session))
+        self._servers.told(dialed.servers)
+        self._session, self._swap, self._trouble = session, False, ""
+        self.generation += 1
+        DIALED.inc()
+        log.info("connected to the server", extra={"server": str(dialed.address)})
+        if old is not None:
+            old.drain("the agent has a newer connection")
+        self._changed(True)
+
+    def _accepted(self, stream: Stream) -> asyncio.Protocol:
+        if stream.kind == words.SERVERS:
+            self._servers.told(parse_addresses(stream.label))
+            return asyncio.Protocol()
+        return self._accept(stream)
+
+    def _closed(self, session: Session, closed: "asyncio.Future[str]") -> None:
+        self._open.discard(session)
+        if session is not self._session:
+            return
+        self._note_contact()
+        self._session, self._lost = None, self._clock.monotonic()
+        log.warning("connection to the server lost", extra={"why": closed.result()})
+        self._trouble = closed.result()
+        self._changed(False)
+        self._wake.set()
+
+    def _changed(self, connected: bool) -> None:
+        if connected is self._up:
+            return
+        self._up = connected
+        CONNECTED.set(int(connected))
+        for watcher in self._watchers:
+            watcher(connected)
+
+    async def _until_needed(self) -> None:
+        """While the connection is good and nobody wants another one."""
+        while self.session is not None and not self._swap:
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _pause(self, least: float) -> None:
+        pause = max(least, min(LAST_PAUSE, max(FIRST_PAUSE, SHARE * self._away()))) * random.uniform(0.7, 1.3)
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _away(self) -> float:
+        return 0.0 if self.connected else self._clock.monotonic() - self._lost
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.warning("no connection to a server", extra={"why": trouble})
+        self._trouble = trouble
+
+    def _note_contact(self) -> None:
+        if self._session is not None:
+            self._contact = (self._session.heard, self._session.keepalive.heard_boottime)
+
+
+def refuse(stream: Stream) -> asyncio.Protocol:
+    """An `accept` for agents that answer nothing."""
+    raise Refused(f"no streams of kind {stream.kind[:32]} are answered here")

@@ -54,6 +54,7 @@ class Settings:
     node_labels: tuple[str, ...] = setting((), "labels of this node, key=value")
     node_taints: tuple[str, ...] = setting((), "taints of this node at registration, key=value:effect")
     disable_agent: bool = setting(False, "run only the control plane, no node", role="server")
+    proxy_health_port: int = setting(10256, "port of the service proxy's /healthz; 0 for none")
     kubelet_port: int = setting(10250, "port of the kubelet's API")
     max_pods: int = setting(110, "pods this node takes")
     eviction_hard_memory: str = setting("100Mi", "free memory below which pods are evicted")
@@ -74,8 +75,17 @@ class Settings:
 
     @property
     def kubernetes_address(self) -> str:
-        """ClusterIP of the `kubernetes` Service: the first of the range."""
-        return str(ipaddress.ip_network(self.service_cidr)[1])
+        """ClusterIP of the `kubernetes` Service: the first of the (first) range."""
+        return str(ipaddress.ip_network(self.service_cidrs[0])[1])
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """One range, or one of each address family; the first is the cluster's own."""
+        return tuple(self.service_cidr.split(","))
+
+    @property
+    def cluster_cidrs(self) -> tuple[str, ...]:
+        return tuple(self.cluster_cidr.split(","))
 
     @property
     def node_ports(self) -> range:

@@ -105,9 +105,13 @@ def _network(host: Host) -> NodeNetwork:
 def _proxy(host: Host) -> Proxy:
     settings = host.settings
     config = ProxyConfig(
-        node_name=host.node_name, instance=settings.instance, cluster_cidr=settings.cluster_cidr, service_cidr=settings.service_cidr
+        node_name=host.node_name,
+        instance=settings.instance,
+        cluster_cidrs=settings.cluster_cidrs,
+        service_cidrs=settings.service_cidrs,
+        health_port=settings.proxy_health_port,
     )
-    return Proxy(config=config, client=host.client)
+    return Proxy(config=config, client=host.client, clock=host.clock)
 
 
 def _dns(host: Host) -> DnsServer:

@@ -11,7 +11,7 @@ import ctypes.util
 import json
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 
 from edgekube.lib.process import run
@@ -20,7 +20,7 @@ _NETLINK_NETFILTER = 12
 _NFNLGRP_NFTABLES = 7
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _MSG_DELTABLE = 2
-_REMOVALS = (_MSG_DELTABLE, 5, 8, 11, 14)  # and chains, rules, sets, elements (linux/netfilter/nf_tables.h)
+_CHANGES = frozenset((0, _MSG_DELTABLE, 3, 5, 6, 8, 9, 11, 12, 14))  # tables, chains, rules, sets, elements: new and gone (nf_tables.h)
 _SUBSYSTEM = 10
 _ATTRIBUTE_TABLE = 1
 
@@ -74,9 +74,9 @@ class Nft:
         library.nft_ctx_buffer_output(self._context)
         self._library = library
 
-    async def names(self, table: str) -> tuple[Sequence[str], Sequence[str]]:
+    async def names(self, table: str, family: str = "ip") -> tuple[Sequence[str], Sequence[str]]:
         """Names of the chains and sets our table has now; empty if there is no table."""
-        done = await run(["nft", "-j", "-t", "list", "table", "ip", table], timeout=30)
+        done = await run(["nft", "-j", "-t", "list", "table", family, table], timeout=30)
         if done.code != 0:
             return (), ()
         entries = json.loads(done.stdout or b"{}").get("nftables", [])
@@ -84,9 +84,9 @@ class Nft:
         sets = [entry["set"]["name"] for entry in entries if "set" in entry]
         return chains, sets
 
-    async def delete_table(self, table: str) -> None:
+    async def delete_table(self, table: str, family: str = "ip") -> None:
         """Remove the table if it is there."""
-        await run(["nft", "add", "table", "ip", table, ";", "delete", "table", "ip", table], timeout=30)
+        await run(["nft", "add", "table", family, table, ";", "delete", "table", family, table], timeout=30)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
@@ -98,10 +98,10 @@ def _first_line(text: bytes) -> str:
 
 
 class TableWatch:
-    """Calls `notify` when somebody else removes something from our table (a flush, a firewall restart).
+    """Calls `notify` when somebody else changes our table (a flush, a firewall restart, a rule added or taken out by hand).
 
     Our own transactions are told apart by time: the kernel queues their events before the transaction returns, so `own_change` discards
-    what is queued at its end (a removal of the whole table excepted: that is never ours).
+    what is queued at its end (a removal of the whole table excepted: that is never ours). What packets do to sets is no event.
     """
 
     def __init__(self, table: str, notify: Callable[[], None]) -> None:
@@ -126,26 +126,26 @@ class TableWatch:
         try:
             yield
         finally:
-            self._read((_MSG_DELTABLE,))
+            self._read(frozenset((_MSG_DELTABLE,)), ours=True)
             loop.add_reader(self._socket.fileno(), self._readable)
 
     def _readable(self) -> None:
-        self._read(_REMOVALS)
+        self._read(_CHANGES, ours=False)
 
-    def _read(self, messages: Sequence[int]) -> None:
-        removed = False
+    def _read(self, messages: Set[int], *, ours: bool) -> None:
+        changed = False
         while True:
             try:
-                removed |= self._removes(self._socket.recv(1 << 17), messages)
+                changed |= self._concerns(self._socket.recv(1 << 17), messages)
             except BlockingIOError:
                 break
-            except OSError:  # the queue overflowed, events were lost: look for ourselves
-                removed = True
-        if removed:
+            except OSError:  # the queue overflowed, events were lost: our own big transaction, or look for ourselves
+                changed |= not ours
+        if changed:
             self._notify()
 
-    def _removes(self, data: bytes, messages: Sequence[int]) -> bool:
-        """Whether one of these netlink messages takes something out of our table."""
+    def _concerns(self, data: bytes, messages: Set[int]) -> bool:
+        """Whether one of these netlink messages is such a change of our table."""
         offset = 0
         while offset + 16 <= len(data):
             length, kind = struct.unpack_from("=IH", data, offset)

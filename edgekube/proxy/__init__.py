@@ -1,17 +1,13 @@
-"""Services in the kernel: one nftables table of our own, kept equal to Services and EndpointSlices.
+"""Services in the kernel: translations of our own, kept equal to Services and EndpointSlices, in whatever way the kernel offers.
 
-    model.py    Services + slices -> Plan (pure)         ruleset.py   Plan -> nft text, whole or as a difference (pure)
-    conntrack.py stale UDP flows                          lib/nft.py   the door to nftables
-    component.py watches, coalesces, applies, re-asserts when somebody else flushes the table
+    services.py  one Service + slices -> targets (pure)     choice.py   which endpoints: readiness, policies, hints (pure)
+    model.py     Front, Target, Endpoint: what backends get  book.py     who has a front that two claim (pure)
+    backend.py   what a backend must do                      component.py watches, plans, drives one backend
+    nftables.py  the backend for nftables                    ruleset.py, frame.py  targets -> nft text (pure)
+    conntrack.py stale UDP flows                             health.py   health check node ports, /healthz on 10256
 
-Decision: translations are elements of maps, not chains per Service: the rules evaluated per packet and the cost of one change do not grow
-with the number of Services (0.12 ms per change at 5,000; chains: 20 ms). Only Services with client affinity have chains of their own.
-Foreign tables are never read for decisions nor written. Packets for a Service address that nothing translates are refused at once.
-
-The table (ip family), for the first packet of each connection:
-
-    pre, out   ip daddr . proto . dport  vmap @services   ->  goto n<count>: mark = random below count;  dnat to (.. . mark) map @endpoints
-               local address: proto . dport vmap @nodeports -> goto p<count> (same, by port; marks the connection for masquerading)
-    post       marked, hairpin, and pod-to-outside connections are masqueraded
-    guard      Service addresses left untranslated are rejected; 127.0.0.0/8 from pods is dropped
+Decision: in nftables translations are elements of maps, not chains per Service: the rules evaluated per packet and the cost of one change
+do not grow with the number of Services (0.12 ms per change at 5,000; chains: 20 ms). Only Services with client affinity or source ranges
+have chains of their own. Foreign tables are never read for decisions nor written. The client's address is kept whenever the endpoint is on
+the node where the connection came in, also with externalTrafficPolicy Cluster: the answer passes there anyway.
 """

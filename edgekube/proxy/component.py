@@ -1,27 +1,31 @@
-"""The service proxy of a node: reads Services, EndpointSlices and its own pods (for hostPort), writes one nftables table.
+"""The service proxy of a node: reads Services, EndpointSlices, its own Node and its own pods (for hostPort), drives one backend.
 
-Promises: a change reaches the kernel with the next turn of the loop, in one transaction with whatever else changed; a table that somebody
-flushed is back at once; nothing is removed when edgekube stops, and the start replaces the rules in one transaction (no packet is lost,
-clients with affinity keep their endpoint). When nftables refuses, the proxy says so once and tries again with back-off.
+Promises: a change reaches the kernel with the next turn of the loop, in one transaction with whatever else changed; rules that somebody
+else changed are back at once; nothing is removed when edgekube stops, and the start replaces the rules in one transaction (no packet is
+lost, clients with affinity keep their endpoint). When the kernel refuses, the proxy says so once and tries again with back-off.
 """
 
 import asyncio
 import logging
-from collections import Counter as Tally
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from edgekube.api.catalog import ENDPOINT_SLICE, POD, SERVICE
+from edgekube.api.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
 from edgekube.api.item import Item
-from edgekube.api.types import Key
+from edgekube.api.types import Key, Obj
 from edgekube.client.cache import Cache, Source
 from edgekube.client.protocol import Client
 from edgekube.lib.backoff import Backoff
+from edgekube.lib.clock import Clock, SystemClock
 from edgekube.lib.metrics import counter, histogram
-from edgekube.lib.nft import Nft, NftError, TableWatch
 from edgekube.lib.tasks import TaskScope
 from edgekube.proxy import conntrack
-from edgekube.proxy.model import SERVICE_NAME, Front, Plan, Target, plan_host_ports, plan_service, stale_udp
-from edgekube.proxy.ruleset import Frame, Tables, difference, tables_of, whole
+from edgekube.proxy.backend import Backend, BackendError, Node
+from edgekube.proxy.book import Book
+from edgekube.proxy.choice import Place
+from edgekube.proxy.health import HealthServers, ProxyHealth
+from edgekube.proxy.model import Endpoint, Front, Targets, changes, stale_udp
+from edgekube.proxy.nftables import NftablesBackend
+from edgekube.proxy.services import SERVICE_NAME, ServicePlan, plan_host_ports, plan_service
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +33,23 @@ _SYNCS = histogram(
     "kubeproxy_sync_proxy_rules_duration_seconds", "Time of one change of the rules", buckets=(0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 )
 _PODS = "pod:"
-_FAILURES = counter("kubeproxy_sync_failures", "Changes that nftables refused")
+_FAILURES = counter("kubeproxy_sync_failures", "Changes that the kernel refused")
+_ZONE = "topology.kubernetes.io/zone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyConfig:
+    """The ranges have one entry per address family. `health_port` 0: no /healthz."""
+
     node_name: str
     instance: str
-    cluster_cidr: str
-    service_cidr: str
+    cluster_cidrs: tuple[str, ...]
+    service_cidrs: tuple[str, ...]
+    health_port: int = 0
 
     @property
-    def table(self) -> str:
-        return f"edgekube_{self.instance}"
+    def node(self) -> Node:
+        return Node(instance=self.instance, pods=self.cluster_cidrs, services=self.service_cidrs)
 
 
 class Proxy:
@@ -49,48 +57,50 @@ class Proxy:
 
     name = "proxy"
 
-    def __init__(self, *, config: ProxyConfig, client: Client) -> None:
+    def __init__(self, *, config: ProxyConfig, client: Client, backend: Backend | None = None, clock: Clock | None = None) -> None:
         self._config = config
-        self._frame = Frame(table=config.table, pods=config.cluster_cidr, services=config.service_cidr)
+        self._backend: Backend = backend or NftablesBackend(config.node)
+        self._place = Place(config.node_name)
         mine = Source(POD, fields=f"spec.nodeName={config.node_name}")
-        self._cache = Cache(client=client, sources=(SERVICE, ENDPOINT_SLICE, mine))
+        own = Source(NODE, fields=f"metadata.name={config.node_name}")
+        self._cache = Cache(client=client, sources=(SERVICE, ENDPOINT_SLICE, mine, own))
         self._cache.add_index(ENDPOINT_SLICE, "service", _service_of)
         self._cache.on_change(SERVICE, self._service_changed)
         self._cache.on_change(ENDPOINT_SLICE, self._slice_changed)
         self._cache.on_change(POD, self._pod_changed)
-        self._nft = Nft()
-        self._plans: dict[Key, dict[Front, Target]] = {}
-        self._pods: Tally[str] = Tally()
-        self._counts: frozenset[str] = frozenset()
+        self._cache.on_change(NODE, self._node_changed)
+        self._health = ProxyHealth(clock or SystemClock())
+        self._servers = HealthServers(proxy=self._health, port=config.health_port)
+        self._book = Book()
+        self._stale: dict[Front, frozenset[Endpoint]] = {}
         self._dirty: set[Key] = set()
         self._wake = asyncio.Event()
         self._whole = True
         self._scope = TaskScope("proxy")
 
     async def run(self, ready: asyncio.Event) -> None:
-        watch = TableWatch(self._config.table, self._flushed)
         backoff = Backoff(base=0.5, cap=30, jitter=0.2)
         async with self._scope, asyncio.TaskGroup() as group:
-            watcher = group.create_task(self._cache.run(), name="proxy/cache")
+            tasks = [group.create_task(self._cache.run(), name="proxy/cache"), group.create_task(self._servers.run(), name="proxy/health")]
             await self._cache.wait_synced()
-            watch.start()
+            self._backend.watch(self._disturbed)
             try:
                 while True:
                     self._wake.clear()
                     try:
                         with _SYNCS.time():
-                            await self._sync(watch)
+                            await self._sync()
                         backoff.forget("sync")
                         ready.set()
                         await self._wake.wait()
-                    except NftError as error:
+                    except BackendError as error:
                         await self._failed(error, backoff)
             finally:
-                watch.close()
-                watcher.cancel()
-                self._nft.close()
+                self._backend.close()
+                for task in tasks:
+                    task.cancel()
 
-    async def _failed(self, error: NftError, backoff: Backoff) -> None:
+    async def _failed(self, error: BackendError, backoff: Backoff) -> None:
         _FAILURES.inc()
         self._whole = True
         delay = backoff.delay("sync")
@@ -110,101 +120,85 @@ class Proxy:
 
     def _pod_changed(self, old: Item | None, new: Item | None) -> None:
         item = new or old
-        if item is not None and (b'"hostPort":' in item.raw or _pod_key(item.key) in self._plans):
+        if item is not None and (b'"hostPort":' in item.raw or _pod_key(item.key) in self._book):
             self._touch(_pod_key(item.key))
+
+    def _node_changed(self, _old: Item | None, new: Item | None) -> None:
+        """Heartbeats say nothing new; a node that moved looks at every Service again."""
+        if new is None:
+            return
+        node = new.decode()
+        self._health.see_node(node)
+        place = place_of(node)
+        if place != self._place:
+            self._place = place
+            for item in self._cache.list(SERVICE):
+                self._touch(item.key)
 
     def _touch(self, key: Key) -> None:
         self._dirty.add(key)
+        self._health.queued()
         self._wake.set()
 
-    def _flushed(self) -> None:
-        log.warning("somebody changed our nftables table; writing it again", extra={"table": self._config.table})
+    def _disturbed(self) -> None:
+        log.warning("somebody changed our service rules; writing them again", extra={"backend": self._backend.name})
         self._whole = True
         self._wake.set()
 
-    async def _sync(self, watch: TableWatch) -> None:
+    async def _sync(self) -> None:
         dirty, self._dirty = self._dirty, set()
-        before = {key: self._plans.get(key, {}) for key in dirty}
-        after = {key: self._plan(key) for key in dirty}
-        involved = {address for plans in (before, after) for address in _addresses(_joined(plans))}
-        old = replace(self._tables(before, involved), counts=self._counts)
-        self._adopt(before, after)
-        new = self._tables(after, involved)
-        try:
-            with watch.own_change():
-                if self._whole:
-                    self._whole = False  # before: a flush meanwhile sets it again
-                    await self._write_whole()
-                elif commands := difference(self._frame, old, new):
-                    await self._nft.apply(commands)
-                    self._counts |= new.counts
-        except NftError:
-            self._dirty |= dirty
-            raise
-        stale = stale_udp(_joined(before), _joined(after))
-        if stale:
-            self._scope.spawn(conntrack.forget(conntrack.stale_flows(stale)), name="conntrack")
+        plans = {key: self._plan(key) for key in dirty}
+        old, new = self._adopt(plans)
+        self._stale |= stale_udp(old, new)
+        if self._whole:
+            self._whole = False  # before: a disturbance meanwhile sets it again
+            await self._backend.replace(self._book.all())
+        elif old or new:
+            await self._backend.apply(old, new)
+        if not self._dirty:
+            self._health.done()
+        if self._stale:
+            stale, self._stale = self._stale, {}
+            self._scope.spawn(conntrack.forget(stale), name="conntrack")
 
-    def _plan(self, key: Key) -> dict[Front, Target]:
+    def _adopt(self, plans: dict[Key, tuple[str, ServicePlan]]) -> tuple[Targets, Targets]:
+        """Into the book; returns what differs of what holds."""
+        fronts = {front for key, (_, plan) in plans.items() for front in (*self._book.fronts(key), *plan.targets)}
+        old = self._book.get(fronts)
+        for key, (since, plan) in plans.items():
+            self._book.put(key, since, plan.targets)
+            self._servers.put(key, plan.health)
+        return changes(old, self._book.get(fronts))
+
+    def _plan(self, key: Key) -> tuple[str, ServicePlan]:
+        """And since when its claims count."""
         if key.namespace.startswith(_PODS):
             pod = self._cache.get(POD, Key(key.namespace.removeprefix(_PODS), key.name))
-            return plan_host_ports(pod.decode()) if pod is not None else {}
+            if pod is None:
+                return "", ServicePlan()
+            obj = pod.decode()
+            return obj["metadata"].get("creationTimestamp") or "", plan_host_ports(obj)
         service = self._cache.get(SERVICE, key)
         if service is None:
-            return {}
+            return "", ServicePlan()
+        obj = service.decode()
         slices = (item.decode() for item in self._cache.by_index(ENDPOINT_SLICE, "service", str(key)))
-        return plan_service(service.decode(), slices, self._config.node_name)
+        return obj["metadata"].get("creationTimestamp") or "", plan_service(obj, slices, self._place)
 
-    def _adopt(self, before: dict[Key, dict[Front, Target]], after: dict[Key, dict[Front, Target]]) -> None:
-        for key, targets in after.items():
-            self._pods.subtract(_addresses(before[key]))
-            self._pods.update(_addresses(targets))
-            if targets:
-                self._plans[key] = targets
-            else:
-                self._plans.pop(key, None)
 
-    def _tables(self, plans: dict[Key, dict[Front, Target]], involved: set[str]) -> Tables:
-        """The part of the tables these Services need, as things stand: an address that another Service uses counts as there."""
-        return tables_of(Plan(_joined(plans), frozenset(address for address in involved if self._pods[address] > 0)))
-
-    async def _write_whole(self) -> None:
-        wanted = tables_of(Plan(_joined(self._plans), frozenset(+self._pods)))
-        chains, sets = await self._nft.names(self._config.table)
-        table = self._config.table
-        stale_chains = [name for name in chains if name[:2] in ("a_", "e_") and name not in wanted.affinity]
-        stale_sets = [name for name in sets if name.startswith("c_") and name not in wanted.sets]
-        leftovers = [f"delete chain ip {table} {name}" for name in sorted(stale_chains)]
-        leftovers += [f"delete set ip {table} {name}" for name in stale_sets]
-        try:
-            await self._nft.apply_whole(whole(self._frame, wanted, leftovers=leftovers))
-        except NftError:  # an older version's table may have another shape
-            await self._nft.apply_whole(f"add table ip {table}\ndelete table ip {table}\n" + whole(self._frame, wanted))
-        self._counts = wanted.counts
+def place_of(node: Obj) -> Place:
+    """Where this node is, from its object."""
+    metadata = node["metadata"]
+    addresses = ((node.get("status") or {}).get("addresses")) or ()
+    own = tuple(entry["address"] for entry in addresses if entry.get("type") in ("InternalIP", "ExternalIP"))
+    return Place(metadata["name"], (metadata.get("labels") or {}).get(_ZONE, ""), own)
 
 
 def _pod_key(key: Key) -> Key:
-    """Pods and Services share the table of plans: a namespace can not contain the mark."""
+    """Pods and Services share the book: a namespace can not contain the mark."""
     return Key(_PODS + key.namespace, key.name)
 
 
 def _service_of(item: Item) -> tuple[str, ...]:
     name = item.labels.get(SERVICE_NAME)
     return (f"{item.namespace}/{name}",) if name else ()
-
-
-def _joined(plans: dict[Key, dict[Front, Target]]) -> dict[Front, Target]:
-    return {front: target for targets in plans.values() for front, target in targets.items()}
-
-
-def _addresses(targets: dict[Front, Target]) -> set[str]:
-    return {endpoint.address for target in targets.values() for endpoint in target.endpoints}
-
-
-async def remove_rules(instance: str) -> None:
-    """For uninstall: our table, whole."""
-    nft = Nft()
-    try:
-        await nft.delete_table(f"edgekube_{instance}")
-    finally:
-        nft.close()

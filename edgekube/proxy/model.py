@@ -1,169 +1,83 @@
-"""What the kernel must do, from Services and EndpointSlices: pure.
+"""What the kernel must do for Services, as plain data: pure, and the same for every backend.
 
-Source of the rules: k8s.io/kubernetes/pkg/proxy (serviceport.go, endpointslicecache.go, topology.go).
+A Front is what clients connect to, a Target how it is answered. A NodePort is a Front on the wildcard address of its family. Backends know
+nothing of Services: everything a traffic policy, a hint or a source range decides has been decided before it is a Target.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from edgekube.api import pods
-from edgekube.api.types import Key, Obj
-
 PROTOCOLS = {"TCP": "tcp", "UDP": "udp"}  # SCTP is refused when the Service is made
-SERVICE_NAME = "kubernetes.io/service-name"
+ANY4, ANY6 = "0.0.0.0", "::"
 
 
 class Endpoint(NamedTuple):
-    """Where a connection may go."""
+    """Where a connection may go. `local`: on this node (it may reach itself, and its answers pass here anyway)."""
 
     address: str
     port: int
+    local: bool = False
 
 
 class Front(NamedTuple):
-    """What clients connect to: an address and port, or with address "" a port of every local address (NodePort)."""
+    """What clients connect to: an address and port, or with the wildcard address a port of every local address."""
 
     address: str
     protocol: str
     port: int
 
+    @property
+    def wild(self) -> bool:
+        return self.address in (ANY4, ANY6)
+
+    @property
+    def ipv6(self) -> bool:
+        return ":" in self.address
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How one front is translated. `masquerade`: clients outside would otherwise get their answer from the wrong address."""
+    """How one front is answered.
 
-    endpoints: tuple[Endpoint, ...]
+    `endpoints`: for all, or with `inside` for clients that are neither pods nor this node; those get `inside` (the node's own connections
+    masqueraded). Nothing to go to: refused at once, or with `drop` (there are endpoints, on other nodes) silently dropped.
+    `masquerade`: the answer of an endpoint elsewhere would otherwise not come back through here.
+    `sources`: only clients of these ranges, all others are dropped; () is everybody.
+    """
+
+    endpoints: tuple[Endpoint, ...] = ()
+    inside: tuple[Endpoint, ...] = ()
     masquerade: bool = False
+    drop: bool = False
     affinity_seconds: int = 0
+    sources: tuple[str, ...] = ()
+
+    def all_endpoints(self) -> Iterator[Endpoint]:
+        yield from self.endpoints
+        yield from self.inside
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything the table holds, besides its fixed chains."""
-
-    targets: Mapping[Front, Target] = field(default_factory=dict)
-    local_pods: frozenset[str] = frozenset()  # addresses that may reach themselves through a Service
-
-    def endpoints(self) -> set[tuple[Front, Endpoint]]:
-        return {(front, endpoint) for front, target in self.targets.items() for endpoint in target.endpoints}
+Targets = Mapping[Front, Target]
+NOTHING = Target()
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    endpoint: Endpoint
-    ready: bool
-    serving: bool
-    terminating: bool
-    local: bool
-
-
-def service_key(slice_: Obj) -> Key | None:
-    """The Service a slice belongs to."""
-    metadata = slice_["metadata"]
-    name = (metadata.get("labels") or {}).get(SERVICE_NAME)
-    return Key(metadata["namespace"], name) if name else None
-
-
-def plan_service(service: Obj, slices: Iterable[Obj], node_name: str) -> dict[Front, Target]:
-    """Fronts and targets of one Service, {} if it has none here (headless, ExternalName)."""
-    spec = service.get("spec", {})
-    address = spec.get("clusterIP", "")
-    if spec.get("type") == "ExternalName" or address in ("", "None") or ":" in address:
-        return {}
-    candidates = _candidates(slices, node_name)
-    affinity = _affinity(spec)
-    plan: dict[Front, Target] = {}
-    for port in spec.get("ports") or ():
-        protocol = PROTOCOLS.get(port.get("protocol", "TCP"))
-        if protocol is None:
-            continue
-        found = candidates.get((port.get("name") or "", protocol), ())
-        inside = Target(_choose(found, only_local=spec.get("internalTrafficPolicy") == "Local"), affinity_seconds=affinity)
-        keep_source = spec.get("externalTrafficPolicy") == "Local"
-        outside = Target(_choose(found, only_local=keep_source), masquerade=not keep_source, affinity_seconds=affinity)
-        if inside.endpoints:
-            plan[Front(address, protocol, port["port"])] = inside
-        if outside.endpoints:
-            for front in _outside_fronts(service, protocol, port):
-                plan[front] = outside
-    return plan
-
-
-def _outside_fronts(service: Obj, protocol: str, port: Obj) -> list[Front]:
-    spec = service["spec"]
-    balancer = (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or ()
-    addresses = [address for address in spec.get("externalIPs") or () if ":" not in address]
-    addresses += [entry["ip"] for entry in balancer if entry.get("ip") and entry.get("ipMode", "VIP") == "VIP"]
-    fronts = [Front(address, protocol, port["port"]) for address in addresses]
-    if port.get("nodePort"):
-        fronts.append(Front("", protocol, port["nodePort"]))
-    return fronts
-
-
-def _affinity(spec: Obj) -> int:
-    if spec.get("sessionAffinity") != "ClientIP":
-        return 0
-    return int(((spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}).get("timeoutSeconds") or 10800)
-
-
-def _candidates(slices: Iterable[Obj], node_name: str) -> dict[tuple[str, str], list[_Candidate]]:
-    found: dict[tuple[str, str], list[_Candidate]] = {}
-    for slice_ in slices:
-        if slice_.get("addressType", "IPv4") != "IPv4":
-            continue
-        for port in slice_.get("ports") or ():
-            protocol = PROTOCOLS.get(port.get("protocol") or "TCP")
-            if protocol is None or not port.get("port"):
-                continue
-            into = found.setdefault((port.get("name") or "", protocol), [])
-            into.extend(_of_endpoint(entry, port["port"], node_name) for entry in slice_.get("endpoints") or ())
-    return found
-
-
-def _of_endpoint(entry: Obj, port: int, node_name: str) -> _Candidate:
-    conditions = entry.get("conditions") or {}
-    ready = conditions.get("ready") is not False  # unknown counts as ready
-    serving = conditions.get("serving")
-    return _Candidate(
-        Endpoint(entry["addresses"][0], port),
-        ready=ready,
-        serving=ready if serving is None else bool(serving),
-        terminating=bool(conditions.get("terminating")),
-        local=entry.get("nodeName") in (None, node_name),
+def changes(old: Targets, new: Targets) -> tuple[dict[Front, Target], dict[Front, Target]]:
+    """The parts in which two sets of targets differ."""
+    return (
+        {front: target for front, target in old.items() if new.get(front) != target},
+        {front: target for front, target in new.items() if old.get(front) != target},
     )
 
 
-def _choose(candidates: Sequence[_Candidate], *, only_local: bool) -> tuple[Endpoint, ...]:
-    """Ready endpoints; with none ready, those that still serve while they terminate."""
-    eligible = [c for c in candidates if c.local] if only_local else candidates
-    chosen = [c.endpoint for c in eligible if c.ready] or [c.endpoint for c in eligible if c.serving and c.terminating]
-    return tuple(sorted(set(chosen)))
+def stale_udp(old: Targets, new: Targets) -> dict[Front, frozenset[Endpoint]]:
+    """UDP fronts with flows that the kernel may keep sending where they no longer belong: each with the endpoints that are still right.
 
-
-def plan_host_ports(pod: Obj) -> dict[Front, Target]:
-    """Ports of the node that a pod of this node asked for; none for pods that have the node's network anyway."""
-    address = (pod.get("status") or {}).get("podIP", "")
-    if not address or ":" in address or pod["spec"].get("hostNetwork") or pods.is_terminal(pod):
-        return {}
-    plan: dict[Front, Target] = {}
-    for container in pods.running_containers(pod):
-        for port in container.get("ports") or ():
-            protocol = PROTOCOLS.get(port.get("protocol") or "TCP")
-            if port.get("hostPort") and protocol is not None:
-                host = port.get("hostIP") or ""
-                front = Front("" if host in ("0.0.0.0", "::") else host, protocol, port["hostPort"])
-                plan[front] = Target((Endpoint(address, port["containerPort"]),))
-    return plan
-
-
-def stale_udp(old: Mapping[Front, Target], new: Mapping[Front, Target]) -> set[tuple[Front, Endpoint]]:
-    """UDP flows the kernel would keep sending to endpoints that are gone. A front that had none before is told by Endpoint("", 0)."""
-    stale: set[tuple[Front, Endpoint]] = set()
+    Also one that had no endpoint before: its flows went past it."""
+    stale: dict[Front, frozenset[Endpoint]] = {}
     for front in {front for front in old.keys() | new.keys() if front.protocol == "udp"}:
-        before = set(old[front].endpoints) if front in old else set()
-        after = set(new[front].endpoints) if front in new else set()
-        stale |= {(front, endpoint) for endpoint in before - after}
-        if after and not before:
-            stale.add((front, Endpoint("", 0)))
+        before = frozenset(old.get(front, NOTHING).all_endpoints())
+        after = frozenset(new.get(front, NOTHING).all_endpoints())
+        if before - after or (after and not before):
+            stale[front] = after
     return stale

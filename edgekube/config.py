@@ -13,8 +13,11 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from edgekube.lib.pki import LEAF_LIFE
 
 _LAST_PORT = 65535
 
@@ -65,6 +68,7 @@ class Settings:
     resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
     write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)", role="server")
     event_ttl_seconds: int = setting(3600, "how long Events are kept", role="server")
+    certificate_life_seconds: int = setting(0, "life of certificates other than the authority's (0: a year), for tests", role="test")
     test_clock_offset_file: str = setting("", "a file with seconds by which the clock is shifted, for tests", role="test")
     log_level: str = setting("info", "debug, info, warning or error")
 
@@ -72,6 +76,10 @@ class Settings:
     def instance(self) -> str:
         """A short stable id of this installation on this machine, for names that must not collide. A node may change its name."""
         return hashlib.sha256(f"{self.data_dir}|{self.run_dir}".encode()).hexdigest()[:8]
+
+    @property
+    def certificate_life(self) -> timedelta:
+        return timedelta(seconds=self.certificate_life_seconds) if self.certificate_life_seconds else LEAF_LIFE
 
     @property
     def kubernetes_address(self) -> str:

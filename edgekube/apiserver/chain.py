@@ -152,10 +152,13 @@ def refused(request: Request, error: ApiError) -> Response:
 
 async def authenticate(server: "Server", request: Request, following: Handler) -> AnyResponse:
     """Certificates and tokens. Who shows nothing may see what is open to everybody and nothing else."""
+    if server.routes.is_anonymous(request.path):  # whatever credentials come along do not matter: they may have expired
+        request.user = ANONYMOUS
+        return await following(request)
     authorization = request.headers.get("authorization", "") or websocket_bearer(request.headers)
     user = await server.authenticator.authenticate(authorization, request.certificate)
     if user is None:
-        if request.path not in ANONYMOUS_PATHS and not server.routes.is_anonymous(request.path):
+        if request.path not in ANONYMOUS_PATHS:
             raise Unauthorized
         user = ANONYMOUS
     request.user = user

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgekube.api import catalog
 from edgekube.api.item import Item
+from edgekube.apiserver.identities import NodeIdentities
 from edgekube.apiserver.server import Server
 from edgekube.errors import ApiError
 from edgekube.lib.clock import Clock, parse_rfc3339
@@ -40,7 +41,8 @@ class ApiServerComponent:
 
     name = "apiserver"
 
-    def __init__(self, *, config: ApiServerConfig, server: Server, clock: Clock) -> None:
+    def __init__(self, *, config: ApiServerConfig, server: Server, clock: Clock, identities: NodeIdentities | None = None) -> None:
+        self._identities = identities
         self._config, self._server, self._clock = config, server, clock
         self._tls: ssl.SSLContext | None = None
         self.port = 0  # the real one, once ready
@@ -52,6 +54,8 @@ class ApiServerComponent:
         config = self._config
         self._tls = await asyncio.to_thread(server_context, config.certificate, config.client_ca)
         front = Front(self._server)
+        if self._identities is not None:
+            self._identities.on_revoked(front.drop_node)
         try:
             self.port = await front.listen(config.bind_address, config.port, self._tls)
             log.info("api server listening", extra={"address": config.bind_address, "port": self.port})

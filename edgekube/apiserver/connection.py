@@ -42,13 +42,14 @@ class Done(web.StreamResponse):
 class Connection(RequestHandler):
     """One connection; knows its peer's certificate and who wants to hear of its end."""
 
-    __slots__ = ("certificate", "on_lost", "stream")
+    __slots__ = ("certificate", "handed", "on_lost", "stream")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.certificate: PeerCertificate | None = None
         self.on_lost: asyncio.Future[None] | None = None
         self.stream: asyncio.Transport | None = None
+        self.handed: asyncio.Transport | None = None  # what was the stream, once the connection is somebody else's conversation
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -60,9 +61,15 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        self.stream = None
+        self.stream = self.handed = None
         if self.on_lost is not None and not self.on_lost.done():
             self.on_lost.set_result(None)
+
+    def cut(self) -> None:
+        """End it now, whatever goes on."""
+        stream = self.stream or self.handed
+        if stream is not None:
+            stream.abort()
 
 
 def peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None:

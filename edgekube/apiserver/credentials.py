@@ -78,10 +78,11 @@ def ensure_pki(
     now: datetime,
     cluster_domain: str = "cluster.local",
     kubernetes_address: str = "10.43.0.1",
+    life: timedelta = pki.LEAF_LIFE,
 ) -> Pki:
     """Make what is missing, renew what is due or says something else. Call again at `renew_at` and when addresses change."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keeper = _Keeper(folder, now)
+    keeper = _Keeper(folder, now, life)
     serving = serving_subject(
         node_name=node_name, addresses=addresses, sans=sans, cluster_domain=cluster_domain, kubernetes_address=kubernetes_address
     )
@@ -115,8 +116,8 @@ def ensure_pki(
 class _Keeper:
     """One pass over the folder."""
 
-    def __init__(self, folder: Path, now: datetime) -> None:
-        self._folder, self._now = folder, now
+    def __init__(self, folder: Path, now: datetime, life: timedelta) -> None:
+        self._folder, self._now, self._life = folder, now, life
         self._index = _read_index(folder / "index.json")
         self._ca = b""
         self.changed: set[str] = set()
@@ -140,10 +141,10 @@ class _Keeper:
         issuer = hashlib.sha256(pki.key_pem(self._ca)).hexdigest()
         fingerprint = f"{subject.fingerprint()}:{issuer}"
         data = pki.read_secret(path)
-        if data is None or self._stale(name, data, fingerprint, pki.LEAF_LIFE):
-            data = pki.issue(self._ca, subject, self._now)
+        if data is None or self._stale(name, data, fingerprint, self._life):
+            data = pki.issue(self._ca, subject, self._now, life=self._life)
             pki.write_secret(path, data)
-            self._note(name, data, fingerprint, pki.LEAF_LIFE)
+            self._note(name, data, fingerprint, self._life)
             hit("pki.leaf")
 
     def signing_key(self) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from edgekube.api.signers import NODE_PREFIX
 from edgekube.apiserver.connection import NO_BODY, Connection, ConnectionSink, Done, Factory, body_of, head_of, keeps, packed
 from edgekube.apiserver.request import PushResponse, Request, Response, StreamResponse, TakeoverResponse, TunnelResponse
 from edgekube.apiserver.server import Server
@@ -39,6 +40,13 @@ class Front:
         self._listeners.append(listener)
         found: int = listener.sockets[0].getsockname()[1]
         return found
+
+    def drop_node(self, node: str) -> None:
+        """Cut every connection that shows a certificate of `node`."""
+        name = NODE_PREFIX + node
+        for connection in [one for one in self._web.connections if isinstance(one, Connection)]:
+            if connection.certificate is not None and connection.certificate.common_name == name:
+                connection.cut()
 
     async def close(self, timeout: float = 2.0) -> None:
         """Stop to accept, end watches, let the rest finish for `timeout` seconds."""
@@ -178,7 +186,7 @@ class Front:
         connection._message_tail = b""
         stream.set_protocol(protocol)
         protocol.connection_made(stream)
-        connection.stream = None
+        connection.stream, connection.handed = None, stream
         connection.transport = None  # aiohttp must neither read nor close it any more
         if tail:
             reader.feed_data(tail)

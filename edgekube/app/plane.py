@@ -15,11 +15,14 @@ from edgekube.apiserver.authorizers import node_and_rbac
 from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
 from edgekube.apiserver.credentials import Pki, ensure_pki, write_kubeconfig
 from edgekube.apiserver.dialer import ClientTls, DirectDialer, TunnelDialer
+from edgekube.apiserver.identities import NodeIdentities
 from edgekube.apiserver.identity import User
 from edgekube.apiserver.local import LocalClient
 from edgekube.apiserver.objects import Objects
 from edgekube.apiserver.rbac import RbacAuthorizer
 from edgekube.apiserver.registry import tagger
+from edgekube.apiserver.renewal import PATH as RENEW
+from edgekube.apiserver.renewal import Renewal
 from edgekube.apiserver.server import Server
 from edgekube.apiserver.subresources import all as subresources
 from edgekube.apiserver.tokens import TokenSigner, issuer_of
@@ -48,6 +51,7 @@ class Plane:
     store: Store
     server: Server
     objects: Objects
+    identities: NodeIdentities
     kubelet_tls: ClientTls
     tunnels: Tunnels
 
@@ -61,6 +65,11 @@ class Plane:
     def admin(self) -> Client:
         """The identity of this server itself, for what no component may."""
         return LocalClient(self.server, ADMIN)
+
+    def trust_own_node(self) -> None:
+        """This machine's node is who holds its certificate's key: nobody pins it."""
+        if not self.settings.disable_agent:
+            self.identities.trust_own(self.settings.node_name, self.pki.kubelet_client)
 
     def node(self) -> Client:
         """The identity of this machine's node."""
@@ -77,6 +86,7 @@ def credentials(settings: Settings, paths: Paths, clock: Clock, address: str) ->
         now=clock.now(),
         cluster_domain=settings.cluster_domain,
         kubernetes_address=settings.kubernetes_address,
+        life=settings.certificate_life,
     )
     url = f"https://127.0.0.1:{settings.https_port}"
     write_kubeconfig(settings.write_kubeconfig, server_url=url, ca=found.ca, credential=found.admin)
@@ -112,7 +122,8 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
     objects = Objects(store)
     signer = TokenSigner(pki.service_account_key, issuer=issuer_of(settings.cluster_domain))
     rbac = RbacAuthorizer(objects)
-    authenticator = Authenticator(signer=signer, objects=objects, clock=clock)
+    identities = NodeIdentities(objects)
+    authenticator = Authenticator(signer=signer, objects=objects, clock=clock, identities=identities)
     values = ServiceValues(
         objects=objects,
         service_cidr=settings.service_cidr,
@@ -142,9 +153,14 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         store=store,
         server=server,
         objects=objects,
+        identities=identities,
         kubelet_tls=kubelet_tls,
         tunnels=tunnels,
     )
+    plane.trust_own_node()
+    identities.on_revoked(lambda node: tunnels.close(node, "the key of the node is good no longer"))
+    renewal = Renewal(identities=identities, authority=pki.authority, clock=clock, life=settings.certificate_life)
+    server.routes.add(RENEW, renewal.handle, methods=("POST",), anonymous=True)
     authority.register(server.routes, pki.ca.read_bytes())
     tunnels.register(server)
     oidc.register(server.routes, signer, jwks_uri=f"https://{settings.advertise_address or address}:{settings.https_port}/openid/v1/jwks")

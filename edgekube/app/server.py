@@ -48,8 +48,9 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
         ),
         server=plane.server,
         clock=plane.clock,
+        identities=plane.identities,
     )
-    reload = [api.reload, plane.kubelet_tls.reload]
+    reload = [api.reload, plane.kubelet_tls.reload, plane.trust_own_node]
     found: list[Component] = [api, _controllers(plane), Scheduler(client=plane.component("system:kube-scheduler"), clock=plane.clock)]
     if not settings.disable_agent:
         found += [_node(plane, reload), ControlPlaneRole(client=plane.admin(), node_name=settings.node_name)]
@@ -67,7 +68,13 @@ def _controllers(plane: Plane) -> Component:
     return ControllerManager(
         client_for=plane.component,
         clock=plane.clock,
-        settings=ControllerSettings(ca_pem=plane.pki.ca.read_text(), cluster_cidr=plane.settings.cluster_cidr),
+        settings=ControllerSettings(
+            ca_pem=plane.pki.ca.read_text(),
+            cluster_cidr=plane.settings.cluster_cidr,
+            authority=plane.pki.authority,
+            certificate_life=plane.settings.certificate_life,
+            own_node="" if plane.settings.disable_agent else plane.settings.node_name,
+        ),
     )
 
 

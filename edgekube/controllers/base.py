@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 from edgekube.api.item import Item
@@ -12,6 +14,7 @@ from edgekube.client.protocol import Client
 from edgekube.client.recorder import Recorder
 from edgekube.controllers.pods import PodFacts
 from edgekube.lib.clock import Clock
+from edgekube.lib.pki import LEAF_LIFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,9 @@ class Settings:
     ca_pem: str = ""  # the bundle published to every namespace
     cluster_cidr: str = "10.42.0.0/16"
     node_mask: int = 24
+    authority: Path | None = None  # key and certificate that sign; None: nothing is signed
+    certificate_life: timedelta = LEAF_LIFE  # of certificates that are signed on request
+    own_node: str = ""  # the server's own node
     terminated_pods: int = 12500  # finished pods kept before the oldest are deleted
 
 

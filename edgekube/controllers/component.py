@@ -15,6 +15,7 @@ from edgekube.client.recorder import Recorder
 from edgekube.controllers.accounttokens import AccountTokensController
 from edgekube.controllers.aggregation import AggregationController
 from edgekube.controllers.base import Controller, Settings, Tools
+from edgekube.controllers.certificates import CertificateController
 from edgekube.controllers.consistency import TrackingClient
 from edgekube.controllers.deployment import DeploymentController
 from edgekube.controllers.endpoints import EndpointsController
@@ -29,6 +30,7 @@ from edgekube.controllers.replicaset import ReplicaSetController
 from edgekube.controllers.rootca import RootCAController
 from edgekube.controllers.runner import Runner
 from edgekube.controllers.serviceaccount import ServiceAccountController
+from edgekube.controllers.tokencleaner import TokenCleaner
 from edgekube.lib.clock import Clock
 
 READER = "system:kube-controller-manager"
@@ -41,6 +43,8 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (ServiceAccountController.name, lambda tools, _: ServiceAccountController(tools)),
     (AccountTokensController.name, lambda tools, settings: AccountTokensController(tools, ca_pem=settings.ca_pem)),
     (RootCAController.name, lambda tools, settings: RootCAController(tools, ca_pem=settings.ca_pem)),
+    (CertificateController.name, CertificateController),
+    (TokenCleaner.name, lambda tools, _: TokenCleaner(tools)),
     (AggregationController.name, lambda tools, _: AggregationController(tools)),
     (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidr=s.cluster_cidr, mask=s.node_mask)),
     (NodeTaintsController.name, lambda tools, _: NodeTaintsController(tools)),

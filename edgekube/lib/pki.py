@@ -72,13 +72,15 @@ def create_authority(name: str, now: datetime, *, key_pem: bytes = b"") -> bytes
     return _key_pem(key) + _sign(builder, key)
 
 
-def issue(authority_pem: bytes, subject: Subject, now: datetime) -> bytes:
+def issue(authority_pem: bytes, subject: Subject, now: datetime, *, life: timedelta = LEAF_LIFE) -> bytes:
     """A new key and a certificate for `subject`, as PEM, key first."""
     key = _new_key()
-    return _key_pem(key) + sign(authority_pem, subject, key.public_key(), now)
+    return _key_pem(key) + sign(authority_pem, subject, key.public_key(), now, life=life)
 
 
-def sign(authority_pem: bytes, subject: Subject, public_key: "CertificatePublicKeyTypes", now: datetime) -> bytes:
+def sign(
+    authority_pem: bytes, subject: Subject, public_key: "CertificatePublicKeyTypes", now: datetime, *, life: timedelta = LEAF_LIFE
+) -> bytes:
     """A certificate for a key that somebody else holds (a signing request), as PEM."""
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -89,7 +91,7 @@ def sign(authority_pem: bytes, subject: Subject, public_key: "CertificatePublicK
     purposes = [
         oid for oid, on in ((ExtendedKeyUsageOID.SERVER_AUTH, subject.server), (ExtendedKeyUsageOID.CLIENT_AUTH, subject.client)) if on
     ]
-    builder = _builder(now, LEAF_LIFE).subject_name(name).issuer_name(authority.subject).public_key(public_key)
+    builder = _builder(now, life).subject_name(name).issuer_name(authority.subject).public_key(public_key)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(sign_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)

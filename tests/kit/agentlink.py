@@ -14,9 +14,11 @@ from edgekube.agent.dial import parse_address
 from edgekube.agent.inbound import Inbound
 from edgekube.agent.link import Link
 from edgekube.agent.servers import Servers
+from edgekube.api import catalog, nodeidentity
 from edgekube.client.http import HttpClient, HttpConfig
+from edgekube.errors import AlreadyExists
 from edgekube.kubelet.server.http import Caller, Reply, serve_connection
-from edgekube.lib import pki
+from edgekube.lib import csr, pki
 from edgekube.lib.clock import SystemClock
 from edgekube.lib.mux import words
 from edgekube.lib.tlsclock import client_context
@@ -45,11 +47,20 @@ def credential(folder, authority, name, *, groups=("system:nodes",), user=None):
     return path
 
 
+async def pin(client, name, path):
+    """As if the holder of this file had joined as node `name`."""
+    key = csr.parse(csr.make(pki.key_pem(path.read_bytes()), pki.Subject("x"))).key_digest
+    with contextlib.suppress(AlreadyExists):
+        await client.create(catalog.SECRET, nodeidentity.pinned(name, key, SystemClock().now(), None))
+
+
 @contextlib.asynccontextmanager
 async def agent_link(live, name, *, servers=None, handle=None, pods=None, path=None, search=None, wait=True, own=None):
     """Until left. `handle(request)` answers the server's requests to the kubelet; `pods` maps (namespace, name) to addresses."""
     clock = SystemClock()
-    own = own or credential(live.folder, live.pki.authority, name)
+    if own is None:
+        own = credential(live.folder, live.pki.authority, name)
+        await pin(live.client, name, own)
     asked = []
 
     async def answer(request):

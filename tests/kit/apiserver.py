@@ -73,6 +73,7 @@ def assemble(pki, store, clock):
         clock=clock,
     )
     tunnels.register(server)
+    authenticator.identities.on_revoked(tunnels.close)
     return server, objects, tunnels
 
 
@@ -92,7 +93,7 @@ async def live_server(store=None, port=0):
         config = BootstrapConfig(kubernetes_address="10.43.0.1", cluster_dns="10.43.0.10", advertise_addresses=("192.0.2.1",), port=6443)
         await ensure_bootstrap(client=client, objects=objects, config=config)
         api = ApiServerConfig(bind_address="127.0.0.1", port=port, certificate=pki.apiserver, client_ca=pki.ca)
-        component = ApiServerComponent(config=api, server=server, clock=clock)
+        component = ApiServerComponent(config=api, server=server, clock=clock, identities=server.authenticator.identities)
         ready = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(component.run(ready))

@@ -19,7 +19,8 @@ from typing import Any
 
 from edgekube.agent.identity import Identity
 from edgekube.agent.identity import save as save_identity
-from edgekube.lib import pki
+from edgekube.api import nodeidentity
+from edgekube.lib import csr, pki
 from edgekube.lib.clock import SystemClock
 from tests.kit import images
 from tests.kit.fabric import Fabric, fabric
@@ -121,7 +122,8 @@ class Fleet:
         """Make an agent of a machine, joined by hand."""
         found = Agent(machine, flags)
         self.agents.append(found)
-        mint(self.server, found, self.url, self.net.address(machine))
+        key = mint(self.server, found, self.url, self.net.address(machine))
+        self.apply(json.dumps(nodeidentity.pinned(found.name, key, SystemClock().now(), None)))
         if start:
             found.start()
         return found
@@ -188,8 +190,8 @@ class Fleet:
             node.kill()
 
 
-def mint(server: Node, agent: Agent, url: str, address: str) -> None:
-    """The identity of a joined node, made with the server's authority."""
+def mint(server: Node, agent: Agent, url: str, address: str) -> str:
+    """The identity of a joined node, made with the server's authority; the digest of its key."""
     folder = agent.data / "agent"
     folder.mkdir(parents=True, mode=0o700)
     authority, key, now = (server.data / "pki" / "ca.pem").read_bytes(), pki.create_key(), SystemClock().now()
@@ -200,6 +202,7 @@ def mint(server: Node, agent: Agent, url: str, address: str) -> None:
     found.client.write_bytes(pki.sign(authority, pki.Subject(*who, client=True), public, now))
     found.serving.write_bytes(pki.sign(authority, pki.Subject(*who, (agent.name,), (address,), server=True), public, now))
     save_identity(found)
+    return csr.parse(csr.make(key, pki.Subject(*who))).key_digest
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ A rule is one line: `verbs : groups : resources` or `verbs : groups : resources 
 written `core`. READ, WRITE and ALL stand for the usual sets of verbs; EVENTS is the rule to write Events.
 """
 
+from edgekube.api.bootstraptokens import NODE_GROUP
+
 READ = "get list watch"
 WRITE = "create update patch delete deletecollection"
 ALL = f"{READ} {WRITE}"
@@ -128,6 +130,8 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         "create : core : serviceaccounts/token",
     ),
     "edgekube:public": ("get : url : /cacerts", "post : url : /v1-edgekube/renew"),
+    "edgekube:node-certificates": (f"{_APPROVE} : kubernetes.io/kubelet-serving", "get : core : nodes"),
+    "edgekube:certificatesigningrequests:selfnodeserver": ("create : certificates.k8s.io : certificatesigningrequests/selfnodeserver",),
     "edgekube:node-connector": ("get : url : /v1-edgekube/connect",),
     "edgekube:node-dns": (f"{READ} : core : namespaces",),
     "edgekube:node-policies": (f"{READ} : networking.edgekube.io : policyslices",),
@@ -208,6 +212,20 @@ CLUSTER_ROLE_BINDINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # Ours: proxy, DNS and policies run inside the node's own process and use its identity.
     ("edgekube:node-proxier", "system:node-proxier", ("Group system:nodes",)),
     ("edgekube:node-dns", "edgekube:node-dns", ("Group system:nodes",)),
+    # As kubeadm binds them: who joins with a token may ask, and what nodes ask for themselves is granted.
+    ("edgekube:node-bootstrapper", "system:node-bootstrapper", (f"Group {NODE_GROUP}",)),
+    (
+        "edgekube:node-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        (f"Group {NODE_GROUP}",),
+    ),
+    (
+        "edgekube:node-autoapprove-certificate-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        ("Group system:nodes",),
+    ),
+    ("edgekube:node-autoapprove-serving", "edgekube:certificatesigningrequests:selfnodeserver", ("Group system:nodes",)),
+    ("edgekube:node-certificates", "edgekube:node-certificates", ("ServiceAccount kube-system/certificate-controller",)),
     ("edgekube:node-connector", "edgekube:node-connector", ("Group system:nodes",)),
     # What a machine needs before it has credentials: the authority to compare with its token, and renewal by proof of its key.
     ("edgekube:public", "edgekube:public", ("Group system:authenticated", "Group system:unauthenticated")),
@@ -221,6 +239,7 @@ NAMESPACE_ROLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("kube-system", "edgekube:cluster-settings"): (f"{READ} : core : configmaps : edgekube-cluster",),
     ("kube-system", "system:controller:bootstrap-signer"): (f"{READ} : core : secrets",),
     ("kube-system", "system:controller:cloud-provider"): ("create get list watch : core : configmaps",),
+    ("kube-system", "edgekube:node-identities"): (f"{READ} create update : core : secrets",),
     ("kube-system", "system:controller:token-cleaner"): ("get list watch delete : core : secrets", EVENTS),
     ("kube-system", f"{_LEADER}kube-controller-manager"): (
         "watch : core : configmaps",
@@ -254,6 +273,7 @@ NAMESPACE_ROLE_BINDINGS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         f"{_LEADER}kube-scheduler",
         ("User system:kube-scheduler", "ServiceAccount kube-system/kube-scheduler"),
     ),
+    ("kube-system", "edgekube:node-identities", "edgekube:node-identities", ("ServiceAccount kube-system/certificate-controller",)),
     *(
         (namespace, f"system:controller:{name}", f"system:controller:{name}", (f"ServiceAccount kube-system/{name}",))
         for namespace, name in (

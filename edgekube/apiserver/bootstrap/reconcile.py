@@ -79,7 +79,9 @@ def plan_settings(objects: Objects, values: Mapping[str, str]) -> list[Step]:
     current = _find(objects, catalog.CONFIG_MAP, wanted)
     if current is None:
         return [Step(catalog.CONFIG_MAP, wanted, exists=False)]
-    return [] if current.get("data") == wanted["data"] else [Step(catalog.CONFIG_MAP, current | {"data": wanted["data"]}, exists=True)]
+    if (current.get("data") or {}) == wanted["data"]:
+        return []
+    return [Step(catalog.CONFIG_MAP, current | {"data": wanted["data"]}, exists=True)]
 
 
 def plan_rbac(objects: Objects) -> list[Step]:

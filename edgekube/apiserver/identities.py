@@ -1,0 +1,104 @@
+"""Who may speak as a node: the pinned keys, followed through the store, and who hears when one is good no longer.
+
+Context: a node's certificate holds for a year, and the authority keeps no list of revoked ones. Decision: a certificate of system:nodes
+counts only together with the pin of its node (api/nodeidentity.py): its key must be the pinned one and must not be revoked under any name.
+A check is two dict look-ups. Whoever keeps something open for a node (connections, tunnels) registers with `on_revoked`.
+
+Threat model of joining and of nodes (each claim has its test in tests/api/test_joining.py, test_renewal.py, test_revocation.py):
+- Who reads the network learns the authority's certificate, nothing else: an agent compares it with its token before it sends anything.
+- Who guesses: a token's id is public, its secret has 82 bits and is compared in constant time. A wrong secret is told to be wrong, whatever
+  else is the matter; that a token has expired, or is not for joining, is told only to who shows the right secret, so it is no oracle: it
+  says nothing that the holder could not see with `kubectl get secret`.
+- Who holds a good token may ask for client certificates of nodes, and read the signing requests of others (public keys only); nothing else.
+  He gets no name that a running machine has, unless the token was made for that name, and no more machines than the token says.
+- Expiry is judged by this server's clock, which never goes below its time floor. A clock that jumps ahead ends tokens early, which costs a
+  new token; one that falls back to the floor lets a token live until the clock is right, at most as long as it was made for.
+- Who steals a node's disk is that node until `edgekube node revoke`: then its connections end, and its key is refused for ever, with any
+  token. He cannot become another node: certificates of one's own name and key only.
+- Who has an old certificate of a node whose name another machine has taken is refused: the key is not the pinned one.
+- A certificate past its end can do one thing, /v1-edgekube/renew, and only with its key: the request is signed by it.
+- The server's own node speaks in process; its certificate (pki/kubelet-client.pem) is trusted by key, and nobody else gets its name.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekube.api import catalog
+from edgekube.api import nodeidentity as pins
+from edgekube.api.item import Item
+from edgekube.api.nodeidentity import Pin
+from edgekube.apiserver.objects import Objects
+from edgekube.lib import der
+
+log = logging.getLogger(__name__)
+
+OnRevoked = Callable[[str], None]
+
+
+class NodeIdentities:
+    """The pins of all nodes. `on_revoked` callbacks run while the change is published: they must be quick and must not raise."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._pins: dict[str, Pin] = {}
+        self._revoked: dict[str, int] = {}  # key -> under how many names
+        self._own: dict[str, str] = {}
+        self._listeners: list[OnRevoked] = []
+        self._stop = objects.follow(catalog.SECRET, self._changed)
+
+    def close(self) -> None:
+        """Follow no longer."""
+        self._stop()
+
+    def trust_own(self, node: str, credential: Path) -> None:
+        """The server's own node is who holds the key of this file; call again when it was renewed."""
+        import ssl
+
+        pem = credential.read_text()
+        start = pem.index("-----BEGIN CERTIFICATE-----")
+        self._own[node] = der.key_digest(ssl.PEM_cert_to_DER_cert(pem[start : pem.index("-----END CERTIFICATE-----") + 25]))
+
+    def on_revoked(self, callback: OnRevoked) -> None:
+        """Call `callback(node)` when the key a node was known by is good no longer: revoked, or replaced by another machine's."""
+        self._listeners.append(callback)
+
+    def pin(self, node: str) -> Pin | None:
+        return self._pins.get(node)
+
+    def problem(self, node: str, key: str) -> str:
+        """Why the holder of `key` is not `node`; "" if he is."""
+        pin = self._pins.get(node)
+        if key in self._revoked:
+            return f"the key of node {node} was revoked"
+        if pin is not None and pin.key == key:
+            return ""
+        if self._own.get(node) == key:
+            return ""
+        if pin is None:
+            return f"node {node} is not known here: it must join, with a token"
+        return f"node {node} is another machine now: this one must join again, with a token"
+
+    def _changed(self, old: Item | None, new: Item | None) -> None:
+        item = new or old
+        if item is None or not pins.is_pin(item):
+            return
+        node = item.key.name.removesuffix(pins.SUFFIX)
+        before, after = self._pins.get(node), None if new is None else pins.read(new.decode())
+        self._count(before, -1)
+        self._count(after, 1)
+        if after is None:
+            self._pins.pop(node, None)
+        else:
+            self._pins[node] = after
+        if before is not None and before.trusts(before.key) and (after is None or not after.trusts(before.key)):
+            log.info("node identity withdrawn", extra={"node": node, "revoked": after is not None and after.revoked})
+            for tell in self._listeners:
+                tell(node)
+
+    def _count(self, pin: Pin | None, step: int) -> None:
+        for key in pin.revoked_keys if pin is not None else ():
+            left = self._revoked.get(key, 0) + step
+            if left:
+                self._revoked[key] = left
+            else:
+                self._revoked.pop(key, None)

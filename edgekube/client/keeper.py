@@ -86,7 +86,7 @@ class Keeper:
         if not changes:
             return True
         try:
-            await asyncio.to_thread(self._write, changes, whole)
+            await self._in_thread(changes, whole)
         except (OSError, ValueError) as error:
             self._failed(changes, error)
             return False
@@ -94,6 +94,15 @@ class Keeper:
             log.info("the remembered state is written again")
         self._refused = False
         return True
+
+    async def _in_thread(self, changes: Mapping[str, bytes | None], whole: Mapping[str, bytes] | None) -> None:
+        """A thread can not be stopped: cancelled, wait for it, so that two never write."""
+        writing = asyncio.get_running_loop().run_in_executor(None, self._write, changes, whole)
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})
+            raise
 
     def _failed(self, changes: Mapping[str, bytes | None], error: Exception) -> None:
         self._soon.update(changes)

@@ -24,11 +24,12 @@ from edgekube.lib.metrics import counter
 
 log = logging.getLogger(__name__)
 
-DROPPED = counter("edgekube_events_dropped_total", "Events that were not written because too many were waiting.")
+DROPPED = counter("edgekube_events_dropped_total", "Events that were not written: too many waited, or the server was away.")
 QUEUE = 1000
 TRIES = 6
 NORMAL = "Normal"
 WARNING = "Warning"
+_LATER = (ServiceUnavailable, Timeout, ServerTimeout, TooManyRequests)
 
 
 def reference(obj: Obj, kind: Kind, field_path: str = "") -> Obj:
@@ -58,6 +59,7 @@ class Recorder:
         self._queue: asyncio.Queue[_Queued] = asyncio.Queue(QUEUE)
         self._correlator = Correlator()
         self._last_stamp = 0
+        self._told = False  # that Events are not written
 
     def event(self, ref: Obj, kind: str, reason: str, message: str, *, action: str = "", related: Obj | None = None) -> None:
         """Something happened to what `ref` names (see `reference`). `kind` is NORMAL or WARNING."""
@@ -84,8 +86,12 @@ class Recorder:
             queued = await self._queue.get()
             try:
                 await self._write(queued)
+                self._told = False
             except ApiError as error:
-                log.info("event not written", extra={"reason": queued.sighting.reason, "why": error.message})
+                DROPPED.inc()
+                level = logging.DEBUG if self._told else logging.INFO
+                self._told = self._told or isinstance(error, _LATER)  # while the server is away one line says it for all
+                log.log(level, "event not written", extra={"reason": queued.sighting.reason, "why": error.message})
             finally:
                 self._queue.task_done()
 
@@ -105,7 +111,7 @@ class Recorder:
                 return
             except AlreadyExists:  # another reporter, the same object, the same nanosecond
                 queued = replace(queued, stamp=queued.stamp + 1 + secrets.randbelow(1000))
-            except (ServiceUnavailable, Timeout, ServerTimeout, TooManyRequests):
+            except _LATER:
                 if attempt == TRIES - 1:
                     raise
                 await asyncio.sleep(backoff.delay(""))

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from edgekube.api.catalog import CONFIG_MAP, ENDPOINT_SLICE, NAMESPACE, NODE, POD, SECRET, SERVICE, find
+from edgekube.api.catalog import CONFIG_MAP, ENDPOINT_SLICE, NAMESPACE, NODE, POD, POLICY_SLICE, SECRET, SERVICE
 from edgekube.api.kind import Kind
 from edgekube.api.types import Key, Obj
 from edgekube.client.reflector import Source
@@ -94,8 +94,6 @@ def _standing(node: Obj) -> object:
     return status, [(entry.get("type"), entry.get("status")) for entry in conditions]
 
 
-_POLICY_SLICE = find("networking.edgekube.io", "v1alpha1", "policyslices")
-
 REMEMBERED: Sequence[Rule] = (
     Rule(POD, _of_node, weigh_pod, Weight.SOON),
     Rule(CONFIG_MAP, _single, _always(Weight.SOON), Weight.SOON),
@@ -104,7 +102,7 @@ REMEMBERED: Sequence[Rule] = (
     Rule(SERVICE, _whole, _always(Weight.LATER)),
     Rule(ENDPOINT_SLICE, _whole, _always(Weight.LATER)),
     Rule(NAMESPACE, _whole, _always(Weight.LATER)),
-    *((Rule(_POLICY_SLICE, lambda source: not source.labels, _always(Weight.LATER)),) if _POLICY_SLICE else ()),
+    Rule(POLICY_SLICE, _whole, _always(Weight.LATER)),
 )
 _RULES = {rule.kind: rule for rule in REMEMBERED}
 

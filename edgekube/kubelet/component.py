@@ -10,12 +10,13 @@ Cancelled, it leaves every pod as it is: a new one adopts them by the uid in the
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from edgekube.api.catalog import NODE, POD, SERVICE
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
 from edgekube.client.cache import Cache, Source
+from edgekube.client.notes import Notes
 from edgekube.client.protocol import Client
 from edgekube.client.recorder import Recorder
 from edgekube.kubelet import localstorage, podspec
@@ -66,7 +67,10 @@ class KubeletComponent:
         host_ips: Callable[[], Sequence[str]],
         network_ready: Callable[[], bool] = lambda: True,
         machine: Machine | None = None,
+        notes: Notes | None = None,
+        may_run: Callable[[Obj], str | None] = lambda _pod: None,
     ) -> None:
+        """`may_run` says why a pod must not be started now, None: it may; `recheck` asks it again."""
         self._config, self._runtime, self._clock = config, runtime, clock
         self._machine = machine or machines.read_machine(config.data_dir)
         self._recorder = Recorder(client=client, component="kubelet", clock=clock, host=config.node_name)
@@ -92,7 +96,7 @@ class KubeletComponent:
             volumes=Volumes(
                 pods_dir=config.pods_dir,
                 objects=self._objects,
-                tokens=Tokens(client=client, clock=clock),
+                tokens=Tokens(client=client, clock=clock, notes=notes),
                 allocatable=self._agent.allocatable,
             ),
             probes=Probes(runtime=runtime, clock=clock, events=events),
@@ -102,11 +106,12 @@ class KubeletComponent:
             host_ips=host_ips,
             allocatable=self._agent.allocatable,
             memory=self._machine.memory,
+            may_run=may_run,
         )
         self._workers: dict[str, PodWorker] = {}
         self._demands = Demands()
         self._sharing = False
-        self._sandboxes: Mapping[str, Sandbox] = {}
+        self._sandboxes: dict[str, Sandbox] = {}  # that ran before us and have no worker yet
         self._scope = TaskScope("kubelet")
         self._adopted = asyncio.Event()
         self._shared = 0
@@ -153,18 +158,30 @@ class KubeletComponent:
                 await asyncio.sleep(RUNTIME_RETRY)
         await self._cache.wait_synced()
         for item in self._cache.list(POD):
-            self._add(item.decode(), adopting=True)
+            self._add(item.decode())
         self._cache.on_change(POD, self._changed)
+        self._cache.on_change(NODE, self._node_changed)
         self._adopted.set()
         self._agent.kick()
-        log.info("pods adopted", extra={"pods": len(self._workers), "sandboxes": len(self._sandboxes)})
-        self._scope.spawn(self._retain(), name="retain")
-        self._scope.spawn(remove_orphans(self._node, self._workers), name="orphans")
+        log.info("pods adopted", extra={"pods": len(self._workers), "unclaimed": len(self._sandboxes)})
+        self._scope.spawn(self._tidy(), name="tidy")
 
-    async def _retain(self) -> None:
-        """Only once the network is up: then nothing can be attached between counting the pods and detaching the others."""
+    async def _tidy(self) -> None:
+        """What belongs to no pod goes, once the API itself has said which pods there are: what is remembered may lack the newest."""
+        await self._cache.wait_fresh()
+        self._scope.spawn(remove_orphans(self._node, self._workers), name="orphans")
+        # Only once the network is up: then nothing can be attached between counting the pods and detaching the others.
         await self._agent.network_up.wait()
         await self._node.network.retain(list(self._workers))
+
+    def _node_changed(self, _old: Item | None, new: Item | None) -> None:
+        if new is not None and new.revision:  # else remembered
+            self._agent.seen(new.decode())
+
+    def recheck(self) -> None:
+        """What `may_run` answers may have changed."""
+        for worker in self._workers.values():
+            worker.wake()
 
     def _prepare_host(self) -> None:
         self._config.pods_dir.mkdir(parents=True, exist_ok=True)
@@ -181,11 +198,12 @@ class KubeletComponent:
         if worker is not None:
             worker.update(new.decode())
         else:
-            self._add(new.decode(), adopting=False)
+            self._add(new.decode())
 
-    def _add(self, pod: Obj, *, adopting: bool) -> None:
+    def _add(self, pod: Obj) -> None:
+        """With what runs of it already, if the runtime had it at the start."""
         uid = pod["metadata"]["uid"]
-        sandbox = self._sandboxes.get(uid) if adopting else None
+        sandbox = self._sandboxes.pop(uid, None)
         worker = PodWorker(node=self._node, pod=pod, sandbox=sandbox)
         if sandbox is None and not podspec.is_finished(pod) and not podspec.is_deleting(pod):
             self._refuse_or_take(worker, pod)

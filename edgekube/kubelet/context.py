@@ -55,3 +55,4 @@ class NodeContext:
     host_ips: Callable[[], Sequence[str]]
     allocatable: Callable[[], Mapping[str, str]]
     memory: int  # of the node, bytes
+    may_run: Callable[[Obj], str | None]  # why a pod's containers must not be started now

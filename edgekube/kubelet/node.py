@@ -13,13 +13,14 @@ from edgekube.api.catalog import LEASE, NODE
 from edgekube.api.types import Obj
 from edgekube.client.protocol import Client
 from edgekube.client.recorder import NORMAL, Recorder
-from edgekube.errors import AlreadyExists, ApiError, Conflict, NotFound
+from edgekube.errors import AlreadyExists, ApiError, Conflict, NotFound, ServiceUnavailable, Timeout
 from edgekube.kubelet import machine as machines
 from edgekube.kubelet import nodestatus
 from edgekube.kubelet.config import KubeletConfig
 from edgekube.kubelet.machine import Machine
 from edgekube.kubelet.nodestatus import Health
 from edgekube.kubelet.runtime.protocol import Runtime, RuntimeDown, RuntimeFailure
+from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock, rfc3339_micro
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,12 @@ class NodeAgent:
         self._node: Obj | None = None
         self._lease: Obj | None = None
         self._health = Health()
+        self._healthy: bool | None = None  # as told last
         self._told: object = None  # what the last status said, heartbeats aside
         self._told_at = float("-inf")
         self._runtime_version = ("podman", "unknown")
         self._silent = False
+        self._retry = Backoff(base=RETRY_SECONDS, cap=config.lease_renew_seconds)
         self._kick = asyncio.Event()
         self.network_up = asyncio.Event()  # set once the pod network has been ready
         self.pressure: Callable[[], Health] = Health  # set by the eviction manager
@@ -70,26 +73,44 @@ class NodeAgent:
         """Something changed: do not wait for the next beat."""
         self._kick.set()
 
+    def seen(self, node: Obj) -> None:
+        """The Node as the API has it now: if others took us for dead, say at once that we are not."""
+        if self._node is None or int(node["metadata"]["resourceVersion"]) <= int(self._node["metadata"]["resourceVersion"]):
+            return  # we have said more since
+        if self._healthy is not None and nodestatus.is_ready(node) != self._healthy:
+            self._told_at = float("-inf")
+            self.kick()
+
     async def run(self, registered: asyncio.Event) -> None:
-        """Until cancelled; `registered` is set once the Node exists and its first status is written."""
+        """Until cancelled; `registered` is set once the Node exists and has its first status, or nobody is there to register with."""
         while True:
             self._kick.clear()
             try:
                 await self._beat()
                 registered.set()
                 self._silent = False
+                self._retry.forget("")
             except ApiError as error:
-                if not self._silent:
-                    log.warning("node status not written", extra={"node": self._config.node_name, "error": error.message})
-                self._silent = True
+                self._failed(error)
+                if isinstance(error, ServiceUnavailable | Timeout):
+                    registered.set()
             delay = self._config.lease_renew_seconds
-            if not registered.is_set() or not self._network_ready():
-                delay = STARTING_SECONDS if not self._silent else RETRY_SECONDS
+            if self._silent:
+                delay = min(delay, self._retry.delay(""))
+            elif not registered.is_set() or not self._network_ready():
+                delay = STARTING_SECONDS
             try:
                 async with asyncio.timeout(delay):
                     await self._kick.wait()
             except TimeoutError:
                 continue
+
+    def _failed(self, error: ApiError) -> None:
+        """What the API has of us grows old: the next beat that gets through says everything."""
+        self._told_at = float("-inf")
+        if not self._silent:
+            log.warning("node status not written", extra={"node": self._config.node_name, "error": error.message})
+        self._silent = True
 
     async def _beat(self) -> None:
         health = await self._check()
@@ -149,6 +170,7 @@ class NodeAgent:
             status = await self._status(node.get("status") or {}, health)
             try:
                 self._node = await self._client.update(NODE, {**node, "status": status}, subresource="status")
+                self._healthy = not health.troubles
                 break
             except Conflict:
                 self._node = await self._client.get(NODE, self._config.node_name)

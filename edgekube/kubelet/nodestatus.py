@@ -130,6 +130,12 @@ def conditions(old: Sequence[Mapping[str, str]], health: Health, now: datetime) 
     return found
 
 
+def is_ready(node: Obj) -> bool:
+    """What the Node's Ready condition says."""
+    found = (node.get("status") or {}).get("conditions") or ()
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in found)
+
+
 def _pressure(kind: str, on: bool, bad: tuple[str, str], good: tuple[str, str]) -> Obj:
     reason, message = bad if on else good
     return {"type": kind, "status": "True" if on else "False", "reason": reason, "message": message}

@@ -126,6 +126,9 @@ class PodSync:
         names = [name for name in names if not self._must_wait(pod, name, ended.get(name))]
         if not names and not (plan.sandbox and self.sandbox is None):
             return acted
+        if (why := self._node.may_run(pod)) is not None:
+            self.waiting |= dict.fromkeys(names, ("NotAllowed", why))
+            return acted
         prepared = await self._prepare(pod)
         if prepared is None:
             return acted

@@ -133,8 +133,13 @@ class Reporter:
         """False: this pod is no longer the one in the API."""
         base = entry.pod
         for _ in range(5):
+            if "resourceVersion" not in base["metadata"]:  # remembered, with a status the API may not have (client/shadow.py)
+                base = await self._client.get(POD, base["metadata"]["name"], base["metadata"]["namespace"])
+                if base["metadata"]["uid"] != uid:
+                    entry.written, entry.delete = status, False
+                    return False
             merged = merge_status(base.get("status") or {}, status)
-            if same(base.get("status") or {}, merged):
+            if "resourceVersion" in base["metadata"] and same(base.get("status") or {}, merged):
                 entry.written = status
                 return True
             try:

@@ -93,12 +93,16 @@ class LiveNode:
         self.client = live.client
         self.kubelet = self._task = None
 
-    async def start(self, client=None):
+    def local(self):
+        """The node's own client, in process."""
+        return LocalClient(self.live.server, User(f"system:node:{NODE_NAME}", ("system:nodes", "system:authenticated")))
+
+    async def start(self, client=None, **options):
         """A new kubelet process, so to speak."""
-        own = client or LocalClient(self.live.server, User(f"system:node:{NODE_NAME}", ("system:nodes", "system:authenticated")))
+        own = client or self.local()
         self.kubelet = KubeletComponent(
             config=self.config, client=own, runtime=self.runtime, network=self.network, groups=self.groups,
-            clock=SystemClock(), host_ips=lambda: ("192.0.2.10",),
+            clock=SystemClock(), host_ips=lambda: ("192.0.2.10",), **options,
         )  # fmt: skip
         ready = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self.kubelet.run(ready))

@@ -18,15 +18,14 @@ from edgekube.client.shadow import ShadowClient
 from edgekube.client.shadowstore import ShadowStore
 from edgekube.client.watched import ObjectTracker
 from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable, Timeout
-from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import SystemClock
 from edgekube.lib.sealed import FileKey, SealedLog
 from edgekube.store.memory import MemoryStore
 from tests.kit.cable import Cable
+from tests.kit.remembering import QUICK, remembering
 from tests.kit.until import until
 
 MINE = Source(POD, fields="spec.nodeName=pi")
-QUICK = Pace(soon=0.01, later_first=0.02, later=0.05, retry=0.05)
 
 
 class Everything:
@@ -47,22 +46,6 @@ async def world():
     await client.create(NAMESPACE, {"metadata": {"name": "default"}})
     yield client
     await server.store.close()
-
-
-@contextlib.asynccontextmanager
-async def remembering(folder, inner, *, pace=QUICK, patience=0.2):
-    """A ShadowClient as one process has it: leaving is its end."""
-    store = ShadowStore(file=SealedLog(folder / "state", FileKey(folder / "state.key")), pace=pace)
-    await store.open()
-    client = ShadowClient(inner, store, probe=Backoff(base=0.01, cap=0.05), patience=patience)
-    ready = asyncio.Event()
-    running = asyncio.get_running_loop().create_task(store.run(ready))
-    await ready.wait()
-    try:
-        yield client
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
 
 
 @contextlib.asynccontextmanager

@@ -124,3 +124,16 @@ def host_ports(pod: Obj) -> Iterator[tuple[str, str, int]]:
         for port in container.get("ports") or ():
             if port.get("hostPort"):
                 yield port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", port["hostPort"]
+
+
+def named_ports(pod: Obj) -> tuple[tuple[str, str, int], ...]:
+    """(name, protocol, number) of every port that has a name."""
+    found = (port for container in running_containers(pod) for port in container.get("ports") or () if port.get("name"))
+    return tuple((port["name"], port.get("protocol") or "TCP", port["containerPort"]) for port in found)
+
+
+def addresses(pod: Obj) -> tuple[str, ...]:
+    """The pod's addresses, of each family one; none before it has them."""
+    status = pod.get("status") or {}
+    listed = tuple(entry["ip"] for entry in status.get("podIPs") or () if entry.get("ip"))
+    return listed or ((status["podIP"],) if status.get("podIP") else ())

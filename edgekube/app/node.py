@@ -1,6 +1,6 @@
 """The parts of a node, on a server's own machine and on an agent alike: they know a Client and nothing of what is behind it.
 
-    network > proxy > dns > runtime > kubelet > kubelet-server > log rotation
+    network > proxy > netpolicy > dns > runtime > kubelet > kubelet-server > log rotation
 
 They start beside whatever else the process runs: neither /readyz nor an agent's start waits for Podman.
 """
@@ -30,6 +30,8 @@ from edgekube.kubelet.server.component import KubeletServer
 from edgekube.lib.clock import Clock
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tlsclock import judge
+from edgekube.netpolicy.attach import PolicedNetwork
+from edgekube.netpolicy.component import NodePolicies, PolicyConfig
 from edgekube.network.component import NetworkConfig, NodeNetwork
 from edgekube.proxy.component import Proxy, ProxyConfig
 
@@ -69,11 +71,13 @@ def node_parts(host: Host, reload: list[Callable[[], None]]) -> Component:
     """Everything of the node; `reload` gets what must be called when the serving certificate was renewed."""
     runtime = _runtime(host.settings)
     network = _network(host)
-    kubelet = _kubelet(host, runtime, network)
+    policies = _policies(host, network)
+    kubelet = _kubelet(host, runtime, network, policies)
     return Node(
         (
             network,
             _proxy(host),
+            policies,
             _dns(host),
             runtime.runtime,
             kubelet,
@@ -114,18 +118,23 @@ def _proxy(host: Host) -> Proxy:
     return Proxy(config=config, client=host.client, clock=host.clock)
 
 
+def _policies(host: Host, network: NodeNetwork) -> NodePolicies:
+    config = PolicyConfig(node_name=host.node_name, instance=host.settings.instance)
+    return NodePolicies(config=config, client=host.client, addresses=network.addresses)
+
+
 def _dns(host: Host) -> DnsServer:
     settings = host.settings
     config = DnsConfig(address=settings.cluster_dns, domain=settings.cluster_domain, resolv_conf=settings.resolv_conf)
     return DnsServer(config=config, client=host.client)
 
 
-def _kubelet(host: Host, runtime: _Runtime, network: NodeNetwork) -> KubeletComponent:
+def _kubelet(host: Host, runtime: _Runtime, network: NodeNetwork, policies: NodePolicies) -> KubeletComponent:
     return KubeletComponent(
         config=_kubelet_config(host),
         client=host.client,
         runtime=runtime.runtime,
-        network=network,
+        network=PolicedNetwork(network, policies),
         groups=PodGroups(runtime.hierarchy, runtime.config.cgroup_root),
         clock=host.clock,
         host_ips=host.addresses,

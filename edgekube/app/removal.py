@@ -27,6 +27,7 @@ from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import RuntimeConfig
 from edgekube.lib.files import mounts_below, remove_tree
 from edgekube.lib.process import ProgramMissing
+from edgekube.netpolicy.component import remove_policies
 from edgekube.network.component import remove_network
 from edgekube.proxy.nftables import remove_tables
 from edgekube.store.protocol import StoreDamaged, StoreUnavailable
@@ -66,6 +67,7 @@ async def remove_all(settings: Settings, *, delete_volumes: bool, say: Callable[
     await asyncio.to_thread(_remove_sandboxes, Sandboxes(config.pods, hierarchy), say)
     with contextlib.suppress(ProgramMissing):
         await remove_tables(settings.instance)
+        await remove_policies(settings.instance)
     links = await remove_network(settings.instance)
     say(f"{links} links, the nftables table" if links else "the nftables table")
     if paths.is_default:

@@ -22,6 +22,7 @@ from edgekube.controllers.endpoints import EndpointsController
 from edgekube.controllers.endpointslice import EndpointSliceController
 from edgekube.controllers.garbage import GarbageCollector
 from edgekube.controllers.namespace import NamespaceController
+from edgekube.controllers.networkpolicy import NetworkPolicyController
 from edgekube.controllers.nodeipam import NodeIpamController
 from edgekube.controllers.nodetaints import NodeTaintsController
 from edgekube.controllers.podgc import PodGCController
@@ -52,6 +53,7 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (ReplicaSetController.name, lambda tools, _: ReplicaSetController(tools)),
     (EndpointSliceController.name, lambda tools, _: EndpointSliceController(tools)),
     (EndpointsController.name, lambda tools, _: EndpointsController(tools)),
+    (NetworkPolicyController.name, lambda tools, _: NetworkPolicyController(tools)),
     (PodGCController.name, lambda tools, settings: PodGCController(tools, keep=settings.terminated_pods)),
 )
 

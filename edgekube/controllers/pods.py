@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from edgekube.api.item import Item
+from edgekube.api.pods import addresses, named_ports
 from edgekube.api.types import Key, Obj
 from edgekube.lib.clock import Clock, parse_rfc3339
 
@@ -31,6 +31,7 @@ class PodFacts:
     subdomain: str
     ports: tuple[tuple[str, str, int], ...]  # (name, protocol, number) of named container ports
     ready_since: str = ""
+    host_network: bool = False
 
     @property
     def terminal(self) -> bool:
@@ -76,10 +77,11 @@ def facts_of(pod: Obj) -> PodFacts:
         restarts=max((s.get("restartCount", 0) for s in status.get("containerStatuses") or ()), default=0),
         sidecar_restarts=max((s.get("restartCount", 0) for s in inits), default=0),
         deletion_cost=_cost(about.get("annotations") or {}),
-        ips=_addresses(status),
+        ips=addresses(pod),
         hostname=spec.get("hostname", ""),
         subdomain=spec.get("subdomain", ""),
-        ports=_ports(spec),
+        ports=named_ports(pod),
+        host_network=bool(spec.get("hostNetwork")),
     )
 
 
@@ -89,18 +91,6 @@ def steady(pod: PodFacts, clock: Clock) -> PodFacts:
         return pod
     ready_at = clock.now().timestamp() - clock.age(datetime.fromtimestamp(pod.ready_at, UTC))
     return replace(pod, ready_at=ready_at) if abs(ready_at - pod.ready_at) > 1 else pod
-
-
-def _addresses(status: Obj) -> tuple[str, ...]:
-    listed = tuple(entry["ip"] for entry in status.get("podIPs") or () if entry.get("ip"))
-    return listed or ((status["podIP"],) if status.get("podIP") else ())
-
-
-def _ports(spec: Obj) -> tuple[tuple[str, str, int], ...]:
-    containers: list[Any] = [*(spec.get("containers") or ())]
-    containers += [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
-    found = (port for container in containers for port in container.get("ports") or () if port.get("name"))
-    return tuple((port["name"], port.get("protocol", "TCP"), port["containerPort"]) for port in found)
 
 
 def _cost(annotations: dict[str, str]) -> int:

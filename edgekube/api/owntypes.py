@@ -34,6 +34,7 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
         "f": {
             "everyone": "b",
             "peers": ["[i", _ATOMIC],
+            "named": ["[i", _ATOMIC],
             "blocks": ["[#io.k8s.api.networking.v1.IPBlock", _ATOMIC],
             "ports": ["[#io.k8s.api.networking.v1.NetworkPolicyPort", _ATOMIC],
         }
@@ -75,6 +76,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {
             "everyone": "Whether any address is admitted.",
             "peers": "Positions in `peers` of the admitted pods.",
+            "named": "Positions in `peers` of pods that only ports with names are looked up on; with `blocks`, those within them.",
             "blocks": "Admitted ranges of addresses.",
             "ports": "Admitted ports of the destination; none means all.",
         },

@@ -70,8 +70,8 @@ def _rule(facts: PolicyFacts, rule: Obj, sides: Iterable[Obj], *, egress: bool) 
             peers.append(facts.entry(_entry(facts.key.namespace, peer, names)))
     if not peers and not blocks:
         found["everyone"] = True
-        if names:  # only pods have ports with names
-            peers.append(facts.entry(Entry(PeerKey("", EVERYTHING, EVERYTHING), {}, names)))
+    if names and (blocks or not peers):  # wherever they are, only pods have ports with names
+        found["named"] = [facts.entry(Entry(PeerKey("", EVERYTHING, EVERYTHING), {}, names))]
     if peers:
         found["peers"] = sorted(set(peers))
     if blocks:

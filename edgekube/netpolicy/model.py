@@ -36,10 +36,11 @@ class LocalPod:
 
 
 class SetRef(NamedTuple):
-    """A set of the table: group number `group` of a slice, whole or those with one named port; or, with `ranges`, those ranges."""
+    """A set of the table: group number `group` of a slice, whole or those with one named port (within `ranges`, if there are any); or,
+    without a slice, those ranges."""
 
     family: int
-    slice: Key = Key("", "")
+    slice: Key | None = None
     group: int = 0
     port: PortName | None = None
     ranges: tuple[str, ...] = ()
@@ -155,11 +156,11 @@ def read_slice(key: Key, spec: Obj) -> Slice:
     sides = {side: spec.get(direction) or () for side, name, direction in _SIDES if name in types}
     for rule in sides.get("out", ()):
         names = {(port["port"], port.get("protocol") or "TCP") for port in rule.get("ports") or () if isinstance(port.get("port"), str)}
-        for index in rule.get("peers") or () if names else ():
+        for index in (*(rule.get("peers") or ()), *(rule.get("named") or ())) if names else ():
             groups[index].names |= names
     for rules in sides.values():
         for rule in rules:
-            [groups[index] for index in rule.get("peers") or ()]  # every one is there
+            [groups[index] for field in ("peers", "named") for index in rule.get(field) or ()]  # every one is there
     shape = (
         [spec.get(name) for name in ("podSelector", "policyTypes", "ingress", "egress")],
         [(g.spaces, g.selector, sorted({_port_of(entry) for entry in g.raw.get("named") or ()})) for g in groups],
@@ -247,9 +248,13 @@ class NodeModel:
         return Plan(verdicts, sets)
 
     def _elements(self, ref: SetRef) -> frozenset[str]:
-        if ref.ranges:
+        if ref.slice is None:
             return frozenset(ref.ranges)
-        return self._group(ref.slice, ref.group).elements(ref.port, ref.family, self._node)
+        found = self._group(ref.slice, ref.group).elements(ref.port, ref.family, self._node)
+        if not ref.ranges:
+            return found
+        ranges = [ipaddress.ip_network(text) for text in ref.ranges]
+        return frozenset(a for a in found if any(ipaddress.ip_address(a) in one for one in ranges))
 
     def _group(self, key: Key, index: int) -> Group:
         group = self._slices[key.namespace][key].groups[index]
@@ -284,7 +289,7 @@ class NodeModel:
             return
         yield from (SetRef(family, policy.key, index) for index in rule.get("peers") or ())
         if rule.get("blocks"):
-            ranges = networks(tuple((b["cidr"], *(b.get("except") or ())) for b in rule["blocks"]), family)
+            ranges = _ranges(rule, family)
             if ranges in (("0.0.0.0/0",), ("::/0",)):
                 yield None
             elif ranges:
@@ -293,9 +298,17 @@ class NodeModel:
     def _named(self, policy: Slice, rule: Obj, family: int) -> Iterator[Match]:
         """Named ports of an egress rule: each peer has its own numbers for them."""
         names = {(port["port"], port.get("protocol") or "TCP") for port in rule["ports"] if isinstance(port.get("port"), str)}
-        for index in rule.get("peers") or () if names else ():
+        groups: list[tuple[int, tuple[str, ...]]] = [(index, ()) for index in rule.get("peers") or ()]
+        within = _ranges(rule, family)
+        if within or not rule.get("blocks"):
+            groups += [(index, within) for index in rule.get("named") or ()]
+        for index, ranges in groups if names else ():
             for port in {port for port in self._group(policy.key, index).ports() if port[:2] in names}:
-                yield Match(SetRef(family, policy.key, index, port), port[1].lower(), ((port[2], port[2]),))
+                yield Match(SetRef(family, policy.key, index, port, ranges), port[1].lower(), ((port[2], port[2]),))
+
+
+def _ranges(rule: Obj, family: int) -> tuple[str, ...]:
+    return networks(tuple((b["cidr"], *(b.get("except") or ())) for b in rule.get("blocks") or ()), family)
 
 
 def numbers(wanted: Iterable[Obj], named: Iterable[PortName]) -> Mapping[str, Ranges]:
@@ -348,7 +361,7 @@ def _without(network: Any, hole: Any) -> Iterable[Any]:
 @functools.lru_cache(maxsize=4096)
 def set_name(ref: SetRef) -> str:
     """The set's name in the table: that of a group stays while its members change, ranges are named by what they are."""
-    return f"{'b' if ref.ranges else 'p'}{ref.family}_{_digest(ref)}"
+    return f"{'b' if ref.slice is None else 'p'}{ref.family}_{_digest(ref)}"
 
 
 def chain_name(side: str, family: int, chain: Chain) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from edgekube.lib.pki import LEAF_LIFE
 
 _LAST_PORT = 65535
+_LEAST_MTU, _MOST_MTU = 576, 65000
 
 
 class ConfigError(Exception):
@@ -47,6 +48,15 @@ class Settings:
     service_cidr: str = setting("10.43.0.0/16", "range of Service addresses", role="server", shared=True)
     cluster_dns: str = setting("10.43.0.10", "address of the cluster's DNS", role="server", shared=True)
     cluster_domain: str = setting("cluster.local", "domain of the cluster's names", role="server", shared=True)
+    network_backend: str = setting(
+        "vxlan", "how pods reach other nodes: vxlan, or host-gw (plain routes within a LAN)", role="server", shared=True
+    )
+    vxlan_port: int = setting(
+        8472, "UDP port of the overlay; the next one is used inside it, for its self-test", role="server", shared=True
+    )
+    network_mtu: int = setting(
+        0, "MTU of pods (default: 1450, with host-gw 1500, less where the uplink has less)", role="server", shared=True
+    )
     node_port_range: str = setting("30000-32767", "ports for Services of type NodePort", role="server", shared=True)
     server: tuple[str, ...] = setting((), "where an agent finds the server, https://HOST:6443; several may be named", role="agent")
     token: str = setting("", "what lets this agent join (edgekube token create); needed once", role="agent")
@@ -83,17 +93,28 @@ class Settings:
 
     @property
     def kubernetes_address(self) -> str:
-        """ClusterIP of the `kubernetes` Service: the first of the (first) range."""
+        """ClusterIP of the `kubernetes` Service: the first of the range."""
         return str(ipaddress.ip_network(self.service_cidrs[0])[1])
 
     @property
+    def cluster_cidrs(self) -> tuple[str, ...]:
+        """Pod ranges, one for each family; the first is the primary one."""
+        return tuple(self.cluster_cidr.split(","))
+
+    @property
     def service_cidrs(self) -> tuple[str, ...]:
-        """One range, or one of each address family; the first is the cluster's own."""
+        """Service ranges, one for each family; the first is the primary one."""
         return tuple(self.service_cidr.split(","))
 
     @property
-    def cluster_cidrs(self) -> tuple[str, ...]:
-        return tuple(self.cluster_cidr.split(","))
+    def dns_addresses(self) -> tuple[str, ...]:
+        """Addresses of the cluster's DNS, one for each family at most."""
+        return tuple(self.cluster_dns.split(","))
+
+    @property
+    def node_ips(self) -> tuple[str, ...]:
+        """What `--node-ip` says; empty: the host's addresses decide."""
+        return tuple(filter(None, self.node_ip.split(",")))
 
     @property
     def node_ports(self) -> range:
@@ -168,6 +189,7 @@ _FORMS = (
     ("server", r"https://([^/@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?/?", "no address such as https://HOST:6443"),
     ("node_name", _NAME, "no name for a node: lower case letters, digits, '-' and '.' only"),
     ("cluster_domain", _NAME, "no domain: lower case letters, digits, '-' and '.' only"),
+    ("network_backend", "vxlan|host-gw", "neither vxlan nor host-gw"),
     ("node_port_range", r"\d+-\d+", "no range of ports such as 30000-32767"),
     ("node_labels", r"[^=]+=[^=]*", "no label such as key=value"),
     ("node_taints", r"[^=:]+(=[^=:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)", "no taint such as key=value:NoSchedule"),
@@ -192,16 +214,36 @@ def _check(settings: Settings) -> None:
     _check_addresses(settings)
 
 
+_LISTS = ("cluster_cidr", "service_cidr", "cluster_dns", "node_ip")  # one for each family, at most
+
+
 def _check_addresses(settings: Settings) -> None:
-    for name in ("cluster_cidr", "service_cidr", "cluster_dns", "bind_address", "advertise_address", "node_ip"):
+    for name in (*_LISTS, "bind_address", "advertise_address"):
         value = getattr(settings, name)
+        parts = value.split(",") if name in _LISTS else [value]
         try:
-            if value or name not in ("advertise_address", "node_ip"):
-                ipaddress.ip_network(value) if name.endswith("_cidr") else ipaddress.ip_address(value)
+            if not value and name in ("advertise_address", "node_ip"):
+                continue
+            found = [ipaddress.ip_network(part) if name.endswith("_cidr") else ipaddress.ip_address(part) for part in parts]
         except ValueError as error:
             raise ConfigError(f"--{key_of(name)}: {error}") from None
-    pods, services = ipaddress.ip_network(settings.cluster_cidr), ipaddress.ip_network(settings.service_cidr)
-    if pods.overlaps(services):
-        raise ConfigError(f"--cluster-cidr {pods} and --service-cidr {services} overlap")
-    if ipaddress.ip_address(settings.cluster_dns) not in services:
-        raise ConfigError(f"--cluster-dns {settings.cluster_dns} is not in --service-cidr {services}")
+        if len({each.version for each in found}) < len(found):
+            raise ConfigError(f"--{key_of(name)}: {value} names more than one of the same family")
+    _check_ranges(settings)
+
+
+def _check_ranges(settings: Settings) -> None:
+    pods = {network.version: network for network in map(ipaddress.ip_network, settings.cluster_cidrs)}
+    services = {network.version: network for network in map(ipaddress.ip_network, settings.service_cidrs)}
+    for version in pods.keys() & services.keys():
+        if pods[version].overlaps(services[version]):
+            raise ConfigError(f"--cluster-cidr {pods[version]} and --service-cidr {services[version]} overlap")
+    if services.keys() - pods.keys():
+        raise ConfigError(f"--service-cidr {settings.service_cidr} has a family that --cluster-cidr {settings.cluster_cidr} has not")
+    for address in map(ipaddress.ip_address, settings.dns_addresses):
+        if address.version not in services or address not in services[address.version]:
+            raise ConfigError(f"--cluster-dns {address} is not in --service-cidr {settings.service_cidr}")
+    if settings.network_mtu and not _LEAST_MTU <= settings.network_mtu <= _MOST_MTU:
+        raise ConfigError(f"--network-mtu: {settings.network_mtu} is not between {_LEAST_MTU} and {_MOST_MTU}")
+    if not 0 < settings.vxlan_port < _LAST_PORT:
+        raise ConfigError(f"--vxlan-port: {settings.vxlan_port} is not between 1 and {_LAST_PORT - 1}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from edgekube.agent import identity as identities
 from edgekube.agent import settings as cluster
 from edgekube.agent.identity import Identity
-from edgekube.app.host import node_address
+from edgekube.app.host import follow_addresses
 from edgekube.app.node import Host, node_parts
 from edgekube.app.paths import paths_of
 from edgekube.app.timekeeper import TimeKeeper, make_clock
@@ -106,7 +106,7 @@ def parts(agent: Agent, settings: Settings) -> Sequence[Component]:
         paths=paths_of(settings),
         clock=agent.clock,
         client=agent.client,
-        addresses=lambda: (node_address(settings),),
+        addresses=follow_addresses(settings),
         ca=agent.identity.ca,
         certificate=agent.identity.serving,
         key=agent.identity.key,

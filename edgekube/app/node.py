@@ -32,7 +32,9 @@ from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tlsclock import judge
 from edgekube.netpolicy.attach import PolicedNetwork
 from edgekube.netpolicy.component import NodePolicies, PolicyConfig
+from edgekube.network.addresses import HostAddresses
 from edgekube.network.component import NetworkConfig, NodeNetwork
+from edgekube.network.model import OverlayConfig
 from edgekube.proxy.component import Proxy, ProxyConfig
 
 
@@ -44,7 +46,7 @@ class Host:
     paths: Paths
     clock: Clock
     client: Client  # acts as system:node:NAME
-    addresses: Callable[[], Sequence[str]]  # of this machine, the first is the node's; asked anew each time
+    addresses: HostAddresses  # of this machine, followed live
     ca: Path
     certificate: Path  # serving certificate of the kubelet
     key: Path  # the same file as `certificate` where that holds both
@@ -100,10 +102,17 @@ def _runtime(settings: Settings) -> _Runtime:
 
 def _network(host: Host) -> NodeNetwork:
     settings = host.settings
-    config = NetworkConfig(
-        node_name=host.node_name, instance=settings.instance, service_cidr=settings.service_cidr, dns=settings.cluster_dns
+    overlay = OverlayConfig(
+        instance=settings.instance, backend=settings.network_backend, port=settings.vxlan_port, mtu=settings.network_mtu
     )
-    return NodeNetwork(config=config, client=host.client)
+    config = NetworkConfig(
+        node_name=host.node_name,
+        service_cidrs=settings.service_cidrs,
+        dns=settings.dns_addresses,
+        overlay=overlay,
+        sandboxes=runtime_config(settings).pods,
+    )
+    return NodeNetwork(config=config, client=host.client, addresses=host.addresses)
 
 
 def _proxy(host: Host) -> Proxy:
@@ -125,7 +134,7 @@ def _policies(host: Host, network: NodeNetwork) -> NodePolicies:
 
 def _dns(host: Host) -> DnsServer:
     settings = host.settings
-    config = DnsConfig(address=settings.cluster_dns, domain=settings.cluster_domain, resolv_conf=settings.resolv_conf)
+    config = DnsConfig(address=settings.dns_addresses[0], domain=settings.cluster_domain, resolv_conf=settings.resolv_conf)
     return DnsServer(config=config, client=host.client)
 
 
@@ -137,7 +146,7 @@ def _kubelet(host: Host, runtime: _Runtime, network: NodeNetwork, policies: Node
         network=PolicedNetwork(network, policies),
         groups=PodGroups(runtime.hierarchy, runtime.config.cgroup_root),
         clock=host.clock,
-        host_ips=host.addresses,
+        host_ips=lambda: host.addresses.node,
         network_ready=lambda: network.ready,
     )
 
@@ -150,10 +159,10 @@ def _kubelet_config(host: Host) -> KubeletConfig:
         run_dir=host.paths.run,
         pod_logs=host.paths.pod_logs,
         container_logs=host.paths.container_links,
-        node_ip=next(iter(host.addresses()), ""),
+        node_ip=next(iter(host.addresses.node), ""),
         kubelet_port=settings.kubelet_port,
         max_pods=settings.max_pods,
-        cluster_dns=(settings.cluster_dns,),
+        cluster_dns=settings.dns_addresses,
         cluster_domain=settings.cluster_domain,
         resolv_conf=settings.resolv_conf,
         node_labels=settings.node_labels,

@@ -5,6 +5,7 @@ credentials behind), then the core, then the bootstrap objects through the core 
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekube.apiserver import authn, authority, oidc, reviews
@@ -27,11 +28,12 @@ from edgekube.apiserver.server import Server
 from edgekube.apiserver.subresources import all as subresources
 from edgekube.apiserver.tokens import TokenSigner, issuer_of
 from edgekube.apiserver.tunnel import Tunnels
-from edgekube.app.host import host_addresses, node_address, server_addresses
+from edgekube.app.host import follow_addresses, server_addresses
 from edgekube.app.paths import Paths
 from edgekube.client.protocol import Client
 from edgekube.config import Settings, shared
 from edgekube.lib.clock import Clock
+from edgekube.network.addresses import HostAddresses
 from edgekube.store.protocol import Store
 from edgekube.store.sqlite import SqliteStore, open_store
 
@@ -46,7 +48,7 @@ class Plane:
     settings: Settings
     paths: Paths
     clock: Clock
-    address: str
+    addresses: HostAddresses
     pki: Pki
     store: Store
     server: Server
@@ -76,12 +78,12 @@ class Plane:
         return LocalClient(self.server, User(f"system:node:{self.settings.node_name}", ("system:nodes", authn.AUTHENTICATED)))
 
 
-def credentials(settings: Settings, paths: Paths, clock: Clock, address: str) -> Pki:
+def credentials(settings: Settings, paths: Paths, clock: Clock, addresses: Sequence[str]) -> Pki:
     """Certificates and the admin kubeconfig, made or renewed as needed. Blocks: run it in a thread."""
     found = ensure_pki(
         paths.pki,
         node_name=settings.node_name,
-        addresses=tuple(dict.fromkeys([address, *host_addresses(settings), *filter(None, [settings.advertise_address])])),
+        addresses=tuple(dict.fromkeys([*addresses, *filter(None, [settings.advertise_address])])),
         sans=settings.tls_san,
         now=clock.now(),
         cluster_domain=settings.cluster_domain,
@@ -95,18 +97,18 @@ def credentials(settings: Settings, paths: Paths, clock: Clock, address: str) ->
 
 async def open_plane(settings: Settings, paths: Paths, clock: Clock) -> Plane:
     """Everything up to a core that answers in process. The caller closes `store`."""
-    address = node_address(settings)
+    addresses = follow_addresses(settings)
     opening = open_store(paths.database, tagger=tagger, linger_ms=settings.write_linger_ms)
     if not paths.pki.exists():
         opening = _done(await opening)
-    make = asyncio.to_thread(credentials, settings, paths, clock, address)
+    make = asyncio.to_thread(credentials, settings, paths, clock, addresses.view.addresses)
     pki, store = await asyncio.gather(make, opening, return_exceptions=True)
     if isinstance(store, BaseException):
         raise store
     try:
         if isinstance(pki, BaseException):
             raise pki
-        plane = await _core(settings, paths, clock, address, pki, store)
+        plane = await _core(settings, paths, clock, addresses, pki, store)
     except BaseException:
         await store.close()  # its thread would keep the process alive
         raise
@@ -118,7 +120,7 @@ async def _done(store: SqliteStore) -> SqliteStore:
     return store
 
 
-async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pki: Pki, store: Store) -> Plane:
+async def _core(settings: Settings, paths: Paths, clock: Clock, addresses: HostAddresses, pki: Pki, store: Store) -> Plane:
     objects = Objects(store)
     signer = TokenSigner(pki.service_account_key, issuer=issuer_of(settings.cluster_domain))
     rbac = RbacAuthorizer(objects)
@@ -131,7 +133,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         spared=(settings.kubernetes_address, settings.cluster_dns),
     )
     kubelet_tls = ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client, clock=clock)
-    tunnels = Tunnels(clock=clock, addresses=lambda: server_addresses(settings, address))
+    tunnels = Tunnels(clock=clock, addresses=lambda: server_addresses(settings, addresses))
     direct = DirectDialer(objects=objects, tls=kubelet_tls)
     local = "" if settings.disable_agent else settings.node_name
     dialer = TunnelDialer(tunnels=tunnels, direct=direct, local=local, objects=objects)
@@ -148,7 +150,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
         settings=settings,
         paths=paths,
         clock=clock,
-        address=address,
+        addresses=addresses,
         pki=pki,
         store=store,
         server=server,
@@ -163,16 +165,23 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, address: str, pk
     server.routes.add(RENEW, renewal.handle, methods=("POST",), anonymous=True)
     authority.register(server.routes, pki.ca.read_bytes())
     tunnels.register(server)
-    oidc.register(server.routes, signer, jwks_uri=f"https://{settings.advertise_address or address}:{settings.https_port}/openid/v1/jwks")
+    oidc.register(
+        server.routes, signer, jwks_uri=f"https://{settings.advertise_address or addresses.node[0]}:{settings.https_port}/openid/v1/jwks"
+    )
     await ensure_bootstrap(
         client=LocalClient(server, ADMIN),
         objects=objects,
-        config=BootstrapConfig(
-            kubernetes_address=settings.kubernetes_address,
-            cluster_dns=settings.cluster_dns,
-            advertise_addresses=(settings.advertise_address or address,),
-            port=settings.https_port,
-            settings=shared(settings),
-        ),
+        config=bootstrap_config(settings, addresses),
     )
     return plane
+
+
+def bootstrap_config(settings: Settings, addresses: HostAddresses) -> BootstrapConfig:
+    """As this server's addresses are now."""
+    return BootstrapConfig(
+        kubernetes_address=settings.kubernetes_address,
+        cluster_dns=settings.cluster_dns,
+        advertise_addresses=(settings.advertise_address or addresses.node[0],),
+        port=settings.https_port,
+        settings=shared(settings),
+    )

@@ -56,7 +56,7 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
         found += [_node(plane, reload), ControlPlaneRole(client=plane.admin(), node_name=settings.node_name)]
     renewal = CertificateRenewal(
         pki=plane.pki,
-        renew=lambda: credentials(settings, plane.paths, plane.clock, plane.address),
+        renew=lambda: credentials(settings, plane.paths, plane.clock, plane.addresses.view.addresses),
         reload=reload,
         clock=plane.clock,
     )
@@ -86,7 +86,7 @@ def _node(plane: Plane, reload: list[Callable[[], None]]) -> Component:
         paths=plane.paths,
         clock=plane.clock,
         client=plane.node(),
-        addresses=lambda: (plane.address,),
+        addresses=plane.addresses,
         ca=plane.pki.ca,
         certificate=plane.pki.kubelet,
         key=plane.pki.kubelet,

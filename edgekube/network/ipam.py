@@ -4,6 +4,7 @@ Pure memory: after a restart the addresses in use are told by the kernel's links
 """
 
 import ipaddress
+from collections.abc import Sequence
 
 
 class RangeFull(Exception):
@@ -45,3 +46,30 @@ class Addresses:
     def release(self, owner: str) -> None:
         for address in [address for address, held in self._used.items() if held == owner]:
             del self._used[address]
+
+
+class Pools:
+    """One allocator for each of the node's ranges (one for each family): a pod gets an address of each, or none."""
+
+    def __init__(self, ranges: Sequence[str]) -> None:
+        self.ranges = tuple(ranges)
+        self._pools = [Addresses(cidr) for cidr in ranges]
+
+    def claim(self, addresses: Sequence[str], owner: str) -> None:
+        """Note addresses found in use."""
+        for address in addresses:
+            for pool in self._pools:
+                if pool.network.version == ipaddress.ip_address(address).version:
+                    pool.claim(address, owner)
+
+    def take(self, owner: str) -> tuple[str, ...]:
+        """One free address of each range. Raises RangeFull, having taken none."""
+        try:
+            return tuple(pool.take(owner) for pool in self._pools)
+        except RangeFull:
+            self.release(owner)
+            raise
+
+    def release(self, owner: str) -> None:
+        for pool in self._pools:
+            pool.release(owner)

@@ -1,33 +1,52 @@
-"""The kernel side: make, find and remove the links, addresses and routes of this node. Every `ensure_*` may run twice.
+"""The kernel side of pods: make, find and remove their links. Every `ensure_*` may run twice.
 
-All functions run in the network thread and take its IPRoute first.
+All functions run in the network thread and take its IPRoute first. What a link needs besides itself in the host (routes, neighbours) is
+made here, at once, and kept by kernel.py.
 """
 
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekube.network.thread import inside
+from edgekube.network.changes import PROTOCOL
+from edgekube.network.model import HOST_MAC, METRIC, family
+from edgekube.network.rtnl import NUD_PERMANENT, Reader
+from edgekube.network.thread import inside, inside_of
 
 GATEWAY = "169.254.1.1"
-HOST_MAC = "ee:ee:ee:ee:ee:ee"
+GATEWAY6 = "fe80::ecee:eeff:feee:eeee"  # what HOST_MAC makes
 MTU = 1450  # what VXLAN leaves of an Ethernet frame: pods keep it whether or not a second node exists
-_LABEL = "lo:edgekube"  # how our addresses on `lo` are told from others
 _PERMANENT = 0x80
 _SCOPE_LINK = 253
+_NODAD = 0x02
+
+
+class LinkRefused(Exception):
+    """The kernel did not connect a pod; the message says what it refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One pod's end in the host: found in, or to be made in, the kernel."""
+    """One pod's end in the host: found in, or to be made in, the kernel. `mac`: of the pod's end, once known."""
 
     uid: str
     link: str
-    address: str
+    addresses: tuple[str, ...]
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodLink:
+    """What is the same for all pods of this node. `sources`: the node's own addresses by family."""
+
+    instance: str
+    sources: Mapping[int, str]
+    mtu: int = MTU
 
 
 def link_name(instance: str, uid: str) -> str:
@@ -51,68 +70,94 @@ def _index(route: Any, name: str) -> int | None:
     return found[0] if found else None
 
 
-def ensure_node(route: Any, *, own: str, service_cidr: str, dns: str) -> None:
-    """The node's own addresses and the way to Services. Addresses on `lo` need no device that a kernel may lack."""
-    set_sysctl("net/ipv4/ip_forward", "1")
-    (lo,) = route.link_lookup(ifname="lo")
-    route.link("set", index=lo, state="up")
-    for address in (own, dns):
-        route.addr("replace", index=lo, address=address, prefixlen=32, label=_LABEL)
-    route.route("replace", dst=service_cidr, oif=lo, prefsrc=own, scope=_SCOPE_LINK)
+def enable_forwarding(_route: Any, families: Sequence[int]) -> None:
+    """This host passes packets on. An interface that learns its IPv6 routes from advertisements must be told to go on doing so."""
+    if 4 in families:
+        set_sysctl("net/ipv4/ip_forward", "1")
+    if 6 in families:
+        for setting in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
+            if setting.read_text().strip() == "1":
+                setting.write_text("2")
+        set_sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
-def remove_node(route: Any) -> None:
-    """Undo `ensure_node`, found by the label of its addresses (ip_forward stays: others may rely on it)."""
-    (lo,) = route.link_lookup(ifname="lo")
-    ours = [entry.get_attr("IFA_ADDRESS") for entry in route.get_addr(index=lo) if entry.get_attr("IFA_LABEL") == _LABEL]
-    for entry in list(route.get_routes(family=2, oif=lo)):
-        if entry.get_attr("RTA_PREFSRC") in ours and entry.get_attr("RTA_DST") not in ours:
-            with _missing_is_fine():
-                route.route("del", dst=f"{entry.get_attr('RTA_DST')}/{entry['dst_len']}", oif=lo, scope=_SCOPE_LINK)
-    for address in ours:
-        with _missing_is_fine():
-            route.addr("del", index=lo, address=address, prefixlen=32)
+def ensure_pod(route: Any, wanted: Attachment, common: PodLink, *, netns: str) -> Attachment:
+    """Connect a pinned namespace; the attachment as it is then. A link left half-made, or of an earlier namespace, is replaced.
+
+    Raises LinkRefused.
+    """
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        return _ensure_pod(route, wanted, common, netns)
+    except (NetlinkError, OSError, ValueError) as error:
+        raise LinkRefused(f"link {wanted.link}: {error}") from error
 
 
-def ensure_pod(route: Any, wanted: Attachment, *, instance: str, netns: str, source: str) -> None:
-    """Connect a pinned namespace. A link left half-made, or of an earlier namespace, is replaced."""
-    if _index(route, wanted.link) is not None and not _pod_whole(netns, wanted.address):
+def _ensure_pod(route: Any, wanted: Attachment, common: PodLink, netns: str) -> Attachment:
+    if _index(route, wanted.link) is None:
+        _remove_renamed(route, _alias(common.instance, wanted.uid))
+    elif not _pod_whole(netns, wanted.addresses):
         remove_link(route, wanted.link)
     index = _index(route, wanted.link)
     if index is None:
-        _make_veth(route, wanted.link, netns)
-        _configure_pod(netns, wanted.address)
+        _make_veth(route, wanted.link, netns, common.mtu)
+        _configure_pod(netns, wanted.addresses)
         index = _index(route, wanted.link)
-    _configure_host(route, index, wanted, instance=instance, netns=netns, source=source)
+    return _configure_host(route, index, wanted, common, netns=netns)
 
 
-def _make_veth(route: Any, link: str, netns: str) -> None:
+def _remove_renamed(route: Any, alias: str) -> None:
+    """A link of this pod that somebody gave another name."""
+    for entry in route.get_links():
+        if entry.get_attr("IFLA_IFALIAS") == alias:
+            with _missing_is_fine():
+                route.link("del", index=entry["index"])
+
+
+def _make_veth(route: Any, link: str, netns: str, mtu: int = MTU) -> None:
     descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        peer = {"ifname": "eth0", "net_ns_fd": descriptor, "mtu": MTU}
-        route.link("add", ifname=link, kind="veth", address=HOST_MAC, mtu=MTU, peer=peer)
+        peer = {"ifname": "eth0", "net_ns_fd": descriptor, "mtu": mtu}
+        route.link("add", ifname=link, kind="veth", address=HOST_MAC, mtu=mtu, peer=peer)
     finally:
         os.close(descriptor)
 
 
-def _pod_whole(netns: str, address: str) -> bool:
+def _pod_whole(netns: str, addresses: Sequence[str]) -> bool:
     with inside(netns) as pod:
-        return any(entry.get_attr("IFA_ADDRESS") == address for entry in pod.get_addr(label="eth0"))
+        if not (found := pod.link_lookup(ifname="eth0")):
+            return False
+        have = {entry.get_attr("IFA_ADDRESS") for entry in pod.get_addr(index=found[0])}
+    return have.issuperset(addresses)
 
 
-def _configure_pod(netns: str, address: str) -> None:
+def _configure_pod(netns: str, addresses: Sequence[str]) -> None:
+    dual = any(family(address) == 6 for address in addresses)
+    with inside_of(netns), contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        set_sysctl("net/ipv6/conf/eth0/accept_ra", "0")
+        if dual:
+            set_sysctl("net/ipv6/conf/eth0/disable_ipv6", "0")
     with inside(netns) as pod:
         (lo,) = pod.link_lookup(ifname="lo")
         pod.link("set", index=lo, state="up")
         (eth0,) = pod.link_lookup(ifname="eth0")
         pod.link("set", index=eth0, state="up")
-        pod.addr("replace", index=eth0, address=address, prefixlen=32)
-        pod.neigh("replace", dst=GATEWAY, lladdr=HOST_MAC, ifindex=eth0, state=_PERMANENT)
-        pod.route("replace", dst=f"{GATEWAY}/32", oif=eth0, scope=_SCOPE_LINK)
-        pod.route("replace", dst="default", gateway=GATEWAY, oif=eth0)
+        for address in addresses:
+            if family(address) == 4:
+                pod.addr("replace", index=eth0, address=address, prefixlen=32)
+                gateway, scope, number = GATEWAY, {"scope": _SCOPE_LINK}, socket.AF_INET
+                pod.neigh("replace", dst=gateway, lladdr=HOST_MAC, ifindex=eth0, state=_PERMANENT)
+                pod.route("replace", dst=f"{gateway}/32", oif=eth0, **scope)
+            else:
+                pod.addr("replace", index=eth0, address=address, prefixlen=128, flags=_NODAD)
+                gateway, number = GATEWAY6, socket.AF_INET6
+                pod.neigh("replace", dst=gateway, lladdr=HOST_MAC, ifindex=eth0, state=_PERMANENT)
+            pod.route("replace", dst="default", gateway=gateway, oif=eth0, family=number)
 
 
-def _configure_host(route: Any, index: int | None, wanted: Attachment, *, instance: str, netns: str, source: str) -> None:
+def _configure_host(route: Any, index: int | None, wanted: Attachment, common: PodLink, *, netns: str) -> Attachment:
+    dual = any(family(address) == 6 for address in wanted.addresses)
     with inside(netns) as pod:
         (eth0,) = pod.link_lookup(ifname="eth0")
         (entry,) = pod.get_links(eth0)
@@ -120,11 +165,18 @@ def _configure_host(route: Any, index: int | None, wanted: Attachment, *, instan
     set_sysctl(f"net/ipv4/conf/{wanted.link}/rp_filter", "1")
     set_sysctl(f"net/ipv4/conf/{wanted.link}/route_localnet", "1")  # NodePorts on 127.0.0.1; the proxy drops such packets from pods
     with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
-        set_sysctl(f"net/ipv6/conf/{wanted.link}/disable_ipv6", "1")
+        set_sysctl(f"net/ipv6/conf/{wanted.link}/disable_ipv6", "0" if dual else "1")
+        if dual:
+            set_sysctl(f"net/ipv6/conf/{wanted.link}/accept_ra", "0")
     route.link("set", index=index, state="up")
-    route.neigh("replace", dst=wanted.address, lladdr=mac, ifindex=index, state=_PERMANENT)
-    route.route("replace", dst=f"{wanted.address}/32", oif=index, scope=_SCOPE_LINK, prefsrc=source)
-    route.link("set", index=index, ifalias=_alias(instance, wanted.uid))  # last: the alias marks a finished attachment
+    for address in wanted.addresses:
+        kind = family(address)
+        route.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=_PERMANENT)
+        more: dict[str, Any] = {"scope": _SCOPE_LINK} if kind == 4 else {"priority": METRIC[6], "family": socket.AF_INET6}
+        source = {"prefsrc": common.sources[kind]} if kind in common.sources else {}
+        route.route("replace", dst=f"{address}/{32 if kind == 4 else 128}", oif=index, proto=PROTOCOL, **source, **more)
+    route.link("set", index=index, ifalias=_alias(common.instance, wanted.uid))  # last: the alias marks a finished attachment
+    return replace(wanted, mac=mac)
 
 
 def remove_link(route: Any, link: str) -> None:
@@ -135,22 +187,24 @@ def remove_link(route: Any, link: str) -> None:
             route.link("del", index=index)
 
 
-def attachments(route: Any, instance: str) -> Sequence[Attachment]:
+def attachments(_route: Any, instance: str) -> Sequence[Attachment]:
     """What the kernel has of ours; an unfinished link has no address and its name as uid."""
     prefix = _alias(instance, "")
-    addresses: dict[int, str] = {}
-    for entry in route.get_routes(family=2):
-        if entry["dst_len"] == 32 and (oif := entry.get_attr("RTA_OIF")) is not None:
-            addresses[oif] = entry.get_attr("RTA_DST")
-    found = []
-    for entry in route.get_links():
-        alias = entry.get_attr("IFLA_IFALIAS") or ""
-        name = entry.get_attr("IFLA_IFNAME") or ""
-        if alias.startswith(prefix) and entry["index"] in addresses:
-            found.append(Attachment(alias.removeprefix(prefix), name, addresses[entry["index"]]))
-        elif _unfinished(name, entry.get_attr("IFLA_ADDRESS") or "", alias):
-            found.append(Attachment(name, name, ""))
-    return found
+    with contextlib.closing(Reader()) as reader:
+        links = reader.links()
+        found: dict[int, list[str]] = {}
+        for number, whole in ((socket.AF_INET, "/32"), (socket.AF_INET6, "/128")):
+            for entry in reader.routes(number):
+                if entry.dst.endswith(whole) and not entry.gateway:
+                    found.setdefault(entry.ifindex, []).append(entry.dst.removesuffix(whole))
+        macs = {entry.ifindex: entry.mac for entry in reader.neighbours(0) if entry.state & NUD_PERMANENT}
+    known = []
+    for link in links:
+        if link.alias.startswith(prefix) and link.ifindex in found:
+            known.append(Attachment(link.alias.removeprefix(prefix), link.name, tuple(found[link.ifindex]), macs.get(link.ifindex, "")))
+        elif _unfinished(link.name, link.mac, link.alias):
+            known.append(Attachment(link.name, link.name, ()))
+    return known
 
 
 def _unfinished(name: str, mac: str, alias: str) -> bool:

@@ -54,6 +54,18 @@ def inside(netns: str) -> Iterator[Any]:
     """An IPRoute of another namespace, for the network thread only. The thread is back in its own namespace before anything is sent."""
     from pyroute2 import IPRoute
 
+    with inside_of(netns):
+        channel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    route = IPRoute(fileno=channel.detach())
+    try:
+        yield route
+    finally:
+        route.close()
+
+
+@contextmanager
+def inside_of(netns: str) -> Iterator[None]:
+    """This thread in another namespace: for sockets and for /proc/sys/net, which shows that of whoever looks."""
     libc = ctypes.CDLL(None, use_errno=True)
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -61,18 +73,13 @@ def inside(netns: str) -> Iterator[Any]:
         try:
             _enter(libc, other)
             try:
-                channel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+                yield
             finally:
                 _enter(libc, own)
         finally:
             os.close(other)
     finally:
         os.close(own)
-    route = IPRoute(fileno=channel.detach())
-    try:
-        yield route
-    finally:
-        route.close()
 
 
 def _enter(libc: ctypes.CDLL, descriptor: int) -> None:

@@ -5,16 +5,18 @@ import asyncio
 import pytest
 
 from edgekube.api.catalog import NODE
+from edgekube.network.addresses import HostAddresses
 from edgekube.network.component import NetworkConfig, NodeNetwork
-from edgekube.network.links import Attachment, ensure_node, ensure_pod, link_name
+from edgekube.network.model import OverlayConfig
 from tests.kit import netns as ns
 from tests.kit.apiserver import live_server
+from tests.kit.podnet import connect_pod, prepare_host
 from tests.kit.requires import needs
 
 pytestmark = needs("root", "netns")
 
-CONFIG = NetworkConfig(node_name="n1", instance="i", service_cidr="10.43.0.0/16", dns="10.43.0.10")
-OWN, FIRST = "10.42.0.1", "10.42.0.2"
+CONFIG = NetworkConfig(node_name="n1", service_cidrs=("10.43.0.0/16",), dns=("10.43.0.10",), overlay=OverlayConfig(instance="i"))
+FIRST = "10.42.0.2"
 
 
 @pytest.fixture
@@ -24,18 +26,11 @@ def places():
         yield host, one, two
 
 
-def attach_as_an_earlier_run(netns):
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        ensure_node(route, own=OWN, service_cidr=CONFIG.service_cidr, dns=CONFIG.dns)
-        ensure_pod(route, Attachment("u1", link_name("i", "u1"), FIRST), instance="i", netns=netns, source=OWN)
-
-
 async def adopt_then_attach(netns):
     """Addresses told at readiness without a Node, and the one given to a second pod once there is a range."""
     async with live_server() as live, asyncio.TaskGroup() as group:
-        network, ready = NodeNetwork(config=CONFIG, client=live.client), asyncio.Event()
+        addresses = HostAddresses(cluster=("10.42.0.0/16",))
+        network, ready = NodeNetwork(config=CONFIG, client=live.client, addresses=addresses), asyncio.Event()
         running = group.create_task(network.run(ready))
         await ready.wait()
         adopted = network.addresses("u1"), network.ready
@@ -49,7 +44,8 @@ async def adopt_then_attach(netns):
 
 def test_the_address_of_an_attached_pod_is_known_at_readiness_and_not_given_again(places):
     host, one, two = places
-    ns.call_inside(host, lambda: attach_as_an_earlier_run(one))
+    prepare_host(host, instance="i")
+    connect_pod(host, one, FIRST, uid="u1", instance="i")
     adopted, given = ns.call_inside(host, lambda: asyncio.run(adopt_then_attach(two)))
     assert adopted == ((FIRST,), False)
     assert given == ("10.42.0.3",)

@@ -66,6 +66,9 @@ class Settings:
     node_ip: str = setting("", "address of this node (default: of the default route, else any)")
     node_labels: tuple[str, ...] = setting((), "labels of this node, key=value")
     node_taints: tuple[str, ...] = setting((), "taints of this node at registration, key=value:effect")
+    disable: tuple[str, ...] = setting(
+        (), "parts not to run: servicelb (then something else gives LoadBalancers their addresses)", role="server"
+    )
     disable_agent: bool = setting(False, "run only the control plane, no node", role="server")
     proxy_health_port: int = setting(10256, "port of the service proxy's /healthz; 0 for none")
     kubelet_port: int = setting(10250, "port of the kubelet's API")
@@ -191,6 +194,7 @@ _FORMS = (
     ("cluster_domain", _NAME, "no domain: lower case letters, digits, '-' and '.' only"),
     ("network_backend", "vxlan|host-gw", "neither vxlan nor host-gw"),
     ("node_port_range", r"\d+-\d+", "no range of ports such as 30000-32767"),
+    ("disable", "servicelb", "no part that can be left out: only servicelb is"),
     ("node_labels", r"[^=]+=[^=]*", "no label such as key=value"),
     ("node_taints", r"[^=:]+(=[^=:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)", "no taint such as key=value:NoSchedule"),
     ("eviction_hard_memory", _SIZE, "no size such as 100Mi"),

@@ -1,6 +1,6 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-    apiserver > controllers > scheduler > node (node.py) > certificates > time
+apiserver > controllers > scheduler > node (node.py) > certificates > time
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from edgekube.app.timekeeper import TimeKeeper, make_clock
 from edgekube.config import Settings
 from edgekube.controllers.base import Settings as ControllerSettings
 from edgekube.controllers.component import ControllerManager
+from edgekube.controllers.servicelb import ServiceLbController
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.timefloor import FlooredClock
 from edgekube.scheduler.component import Scheduler
@@ -65,17 +66,27 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
 
 
 def _controllers(plane: Plane) -> Component:
+    settings = plane.settings
+    left_out = {ServiceLbController.name} if "servicelb" in settings.disable else set()
     return ControllerManager(
         client_for=plane.component,
         clock=plane.clock,
         settings=ControllerSettings(
             ca_pem=plane.pki.ca.read_text(),
-            cluster_cidr=plane.settings.cluster_cidr,
+            cluster_cidr=settings.cluster_cidr,
             authority=plane.pki.authority,
-            certificate_life=plane.settings.certificate_life,
-            own_node="" if plane.settings.disable_agent else plane.settings.node_name,
+            certificate_life=settings.certificate_life,
+            own_node="" if settings.disable_agent else settings.node_name,
+            listens=_listens(settings),
         ),
+        only=lambda name: name not in left_out,
     )
+
+
+def _listens(settings: Settings) -> dict[str, dict[tuple[str, int], str]]:
+    """Ports of nodes that no load balancer may take; kubelets say theirs themselves."""
+    everywhere = {("UDP", 8472): "the pod network", ("TCP", settings.proxy_health_port): "the service proxy's health check"}
+    return {"": everywhere, settings.node_name: {("TCP", settings.https_port): "the API server"}}
 
 
 def _node(plane: Plane, reload: list[Callable[[], None]]) -> Component:

@@ -1,7 +1,7 @@
 """What a controller is: a name, what wakes it, and `reconcile(key)`. Everything around that belongs to the runner."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,7 @@ class Settings:
     certificate_life: timedelta = LEAF_LIFE  # of certificates that are signed on request
     own_node: str = ""  # the server's own node
     terminated_pods: int = 12500  # finished pods kept before the oldest are deleted
+    listens: Mapping[str, Mapping[tuple[str, int], str]] = field(default_factory=dict)  # node ("": all) -> (protocol, port) -> who has it
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from edgekube.controllers.replicaset import ReplicaSetController
 from edgekube.controllers.rootca import RootCAController
 from edgekube.controllers.runner import Runner
 from edgekube.controllers.serviceaccount import ServiceAccountController
+from edgekube.controllers.servicelb import ServiceLbController
 from edgekube.controllers.tokencleaner import TokenCleaner
 from edgekube.lib.clock import Clock
 
@@ -54,6 +55,7 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (EndpointSliceController.name, lambda tools, _: EndpointSliceController(tools)),
     (EndpointsController.name, lambda tools, _: EndpointsController(tools)),
     (NetworkPolicyController.name, lambda tools, _: NetworkPolicyController(tools)),
+    (ServiceLbController.name, lambda tools, settings: ServiceLbController(tools, listens=settings.listens)),
     (PodGCController.name, lambda tools, settings: PodGCController(tools, keep=settings.terminated_pods)),
 )
 

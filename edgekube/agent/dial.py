@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -33,11 +33,12 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dialed:
-    """A tunnel that is open. `servers`: where the server says it can be reached."""
+    """A tunnel that is open. `servers`: where the server says it can be reached. `rest()`: what has come through it until now; to be asked
+    in the moment when another protocol takes over, so that nothing is lost in between."""
 
     address: Address
     transport: asyncio.Transport
-    rest: bytes
+    rest: Callable[[], bytes]
     servers: Sequence[Address]
 
 
@@ -90,9 +91,9 @@ async def dial(address: Address, tls: ssl.SSLContext, *, timeout: float) -> Dial
                 ssl_handshake_timeout=timeout,
                 ssl_shutdown_timeout=1.0,
             )
-            rest, head = await upgrade.answered()
+            head = await upgrade.answered()
             found, transport = transport, None
-            return Dialed(address, found, rest, parse_addresses(head.get(words.SERVERS_HEADER.lower(), "")))
+            return Dialed(address, found, upgrade.rest, parse_addresses(head.get(words.SERVERS_HEADER.lower(), "")))
     except TimeoutError:
         raise DialFailed("no answer in time") from None
     except ssl.SSLCertVerificationError as error:
@@ -142,8 +143,11 @@ class _Upgrade(asyncio.Protocol):
         if not self._done.done():
             self._done.set_result(None)
 
-    async def answered(self) -> tuple[bytes, dict[str, str]]:
-        """What came after the head, and the headers. Raises DialFailed, EOFError."""
+    def rest(self) -> bytes:
+        return self._data.partition(b"\r\n\r\n")[2]
+
+    async def answered(self) -> dict[str, str]:
+        """The headers. Raises DialFailed, EOFError."""
         await self._done
         head, _, rest = self._data.partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 "):
@@ -151,7 +155,7 @@ class _Upgrade(asyncio.Protocol):
         status = int(head[9:12]) if head[9:12].isdigit() else 0
         if status != 101:
             raise DialFailed(_why(rest) or f"the server answered {status}", refused=status)
-        return rest, _headers(head)
+        return _headers(head)
 
 
 def _headers(head: bytes) -> dict[str, str]:

@@ -211,7 +211,7 @@ class Link:
         """The new connection is the one from now on."""
         old = self.session
         session = Session(dialer=True, accept=self._accepted, on_drain=self._wake.set)
-        session.attach(dialed.transport, dialed.rest)
+        session.attach(dialed.transport, dialed.rest())
         self._open.add(session)
         session.closed.add_done_callback(partial(self._closed, session))
         self._servers.told(dialed.servers)

@@ -55,7 +55,7 @@ async def pin(client, name, path):
 
 
 @contextlib.asynccontextmanager
-async def agent_link(live, name, *, servers=None, handle=None, pods=None, path=None, search=None, wait=True, own=None):
+async def agent_link(live, name, *, servers=None, handle=None, pods=None, path=None, search=None, wait=True, own=None, serve=None):
     """Until left. `handle(request)` answers the server's requests to the kubelet; `pods` maps (namespace, name) to addresses."""
     clock = SystemClock()
     if own is None:
@@ -67,10 +67,10 @@ async def agent_link(live, name, *, servers=None, handle=None, pods=None, path=N
         asked.append((request.certificate, request.method, request.path))
         return await handle(request) if handle is not None else Reply(200, b"ok")
 
-    async def serve(reader, writer):
+    async def kubelet(reader, writer):
         await serve_connection(reader, writer, answer, Caller("kube-apiserver", ("system:masters",)))
 
-    inbound = Inbound(serve=serve, pod_address=lambda namespace, pod: (pods or {}).get((namespace, pod), ""))
+    inbound = Inbound(serve=serve or kubelet, pod_address=lambda namespace, pod: (pods or {}).get((namespace, pod), ""))
     known = Servers([parse_address(each) for each in (servers or [f"127.0.0.1:{live.port}"])], path)
     link = Link(
         servers=known,

@@ -68,7 +68,7 @@ class Stream(asyncio.Transport):
         self._high, self._low = HIGH_WATER, LOW_WATER
         self._state = self._OPEN
         self._queued = self._write_paused = False
-        self._held: deque[bytes] = deque()
+        self._held: deque[bytes] | None = None  # made when there is something to hold
         self._reading, self._waiting = True, False
         self._eof_in = self._eof_told = self._peer_closed = self._gone = False
         self._unread, self._owed = window, 0  # what the peer may still send; what was taken and is not yet told
@@ -97,7 +97,7 @@ class Stream(asyncio.Transport):
         if self.is_closing():
             return
         self._state = self._CLOSING
-        self._held.clear()
+        self._held = None
         if self._size:
             self._linger = self._loop.call_later(_LINGER, self.abort)
             return
@@ -240,6 +240,8 @@ class Stream(asyncio.Transport):
         if self._reading and not self._held:
             self._deliver(data)
         else:
+            if self._held is None:
+                self._held = deque()
             self._held.append(data)
             self._later()
 
@@ -268,7 +270,7 @@ class Stream(asyncio.Transport):
             return
         self._gone = True
         self.out.clear()
-        self._held.clear()
+        self._held = None
         self._size = 0
         if self._linger is not None:
             self._linger.cancel()

@@ -152,7 +152,7 @@ async def test_who_does_not_read_holds_no_more_than_its_window_and_nobody_else_u
         assert here.calls == ["made", "pause"]
         await until(lambda: stream.get_write_buffer_size() == 200_000 - 65536)
         held = next(iter(acceptor.streams.values()))
-        assert sum(map(len, held._held)) == 65536
+        assert sum(map(len, held._held or ())) == 65536
         assert slow[0].data == b""
         reader, writer = talk(acceptor)  # the other way, over the same connection
         dialer._accept = accept

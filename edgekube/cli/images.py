@@ -12,6 +12,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from edgekube.cli.main import Failure, add_settings
+from edgekube.cli.tables import show
 from edgekube.config import Settings
 from edgekube.kubelet.runtime.rest import API
 from edgekube.kubelet.runtime.settings import RuntimeConfig
@@ -58,13 +59,11 @@ def _import(settings: Settings, file: IO[bytes], name: str, rootfs: str) -> list
 
 
 def _list(settings: Settings) -> int:
-    rows = [("IMAGE", "ID", "SIZE")]
+    rows: list[tuple[str, str, str]] = []
     for image in _call(settings, "GET", "/images/json"):
         names = image.get("RepoTags") or image.get("RepoDigests") or ["<none>"]
         rows += [(name, image["Id"][:12], f"{image['Size'] / 1e6:.1f}MB") for name in names]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in [rows[0], *sorted(rows[1:])]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    show([("IMAGE", "ID", "SIZE"), *sorted(rows)])
     return 0
 
 

@@ -28,6 +28,8 @@ COMMANDS = (
     Command("check", "look whether this machine has what edgekube needs"),
     Command("kubeconfig", "print the admin kubeconfig"),
     Command("kubectl", "run kubectl as the cluster's administrator", passes_all=True),
+    Command("token", "make, list and delete the tokens that let machines join"),
+    Command("node", "list the nodes' keys, and revoke one"),
     Command("images", "bring images to this node without a registry, and list them"),
     Command("uninstall", "remove edgekube, its pods and everything it made on this machine"),
     Command("version", "print the version"),
@@ -81,11 +83,14 @@ ROLES = ("server", "agent")
 _TAKE_ALL = (*ROLES, "status")  # an installer asks for the status with the flags that it has started the server with
 
 
-def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, role: str = "") -> None:
-    """The settings as flags: all of them, or those by which an installation is found. Help names what a process of this `role` reads."""
+def add_settings(
+    parser: argparse.ArgumentParser, *, everything: bool = False, role: str = "", only: Sequence[str] = _EVERYWHERE
+) -> None:
+    """The settings as flags: all of them, or `only` those by which an installation is found. Help names what a process of this `role`
+    reads."""
     for spec in dataclasses.fields(config.Settings):
         key = config.key_of(spec.name)
-        if not (everything or key in _EVERYWHERE):
+        if not (everything or key in only):
             continue
         default = spec.default
         text = f"{spec.metadata['help']} (default {default})" if default not in ("", (), False) else spec.metadata["help"]

@@ -1,15 +1,12 @@
 """`edgekube status`: ask the server on this machine whether it is ready, and say what is not. With --node, ask for this node too."""
 
-import http.client
 import json
-import ssl
 import time
 from argparse import ArgumentParser, Namespace
 
-from edgekube.cli.main import Failure
+from edgekube.cli.localapi import ask
 from edgekube.config import Settings
 from edgekube.lib.pidfile import running
-from edgekube.lib.tlsclock import ignore_time
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -35,10 +32,10 @@ def main(settings: Settings, arguments: Namespace) -> int:
 
 
 def _ready(settings: Settings, *, node: bool) -> tuple[bool, str]:
-    status, text = _ask(settings, "/readyz?verbose")
+    status, text = ask(settings, "/readyz?verbose")
     if status != 200 or not node:
         return status == 200, text
-    ready, line = node_state(settings.node_name, *_ask(settings, f"/api/v1/nodes/{settings.node_name}"))
+    ready, line = node_state(settings.node_name, *ask(settings, f"/api/v1/nodes/{settings.node_name}"))
     return ready, f"{text.rstrip()}\n{line}"
 
 
@@ -55,26 +52,3 @@ def node_state(name: str, status: int, text: str) -> tuple[bool, str]:
     if found["status"] == "True":
         return True, f"node {name} is ready"
     return False, f"node {name} is not ready: {found.get('message', '')}"
-
-
-def _ask(settings: Settings, path: str) -> tuple[int, str]:
-    """(status, body); status 0 and why, if there is no answer."""
-    pki = settings.data_dir / "pki"
-    try:
-        context = ignore_time(ssl.create_default_context(cafile=str(pki / "ca.crt")))  # the same machine: its clock may be wrong
-        context.load_cert_chain(pki / "admin.pem")
-    except FileNotFoundError:
-        return 0, f"{pki} does not exist yet: the server has not run here"
-    except PermissionError:
-        raise Failure(f"{pki} is for root only: try sudo") from None
-    except ssl.SSLError as error:
-        return 0, f"the credentials in {pki} can not be used: {error.reason}"
-    connection = http.client.HTTPSConnection("127.0.0.1", settings.https_port, timeout=5, context=context)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
-        return 0, f"https://127.0.0.1:{settings.https_port} does not answer: {error}"
-    finally:
-        connection.close()

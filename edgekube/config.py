@@ -12,7 +12,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Settings:
     data_dir: Path = setting(Path("/var/lib/edgekube"), "where everything that must survive lives")
     run_dir: Path = setting(Path("/run/edgekube"), "sockets, pinned namespaces and the runtime's state; should be a tmpfs")
     write_kubeconfig: Path = setting(Path("/etc/edgekube/kubeconfig.yaml"), "where the admin kubeconfig goes, mode 0600", role="server")
-    bind_address: str = setting("0.0.0.0", "address the API listens on")
+    bind_address: str = setting("0.0.0.0", "address the API and the kubelet listen on")
     https_port: int = setting(6443, "port of the API", role="server")
     advertise_address: str = setting("", "address others reach this server at (default: the node's)", role="server")
     tls_san: tuple[str, ...] = setting((), "more names and addresses for the API's certificate", role="server")
@@ -84,6 +84,8 @@ class Settings:
     certificate_life_seconds: int = setting(0, "life of certificates other than the authority's (0: a year), for tests", role="test")
     test_clock_offset_file: str = setting("", "a file with seconds by which the clock is shifted, for tests", role="test")
     log_level: str = setting("info", "debug, info, warning or error")
+
+    node_named: bool = setting(False, "whether a person chose the node's name", role="derived")
 
     @property
     def instance(self) -> str:
@@ -130,9 +132,14 @@ def key_of(name: str) -> str:
     return name.replace("_", "-")
 
 
+def flags_of(settings: type[Settings]) -> Sequence[Field[Any]]:
+    """What can be set: all fields but those that follow from others."""
+    return [spec for spec in fields(settings) if spec.metadata["role"] != "derived"]
+
+
 def load(flags: Mapping[str, Any], *, environ: Mapping[str, str], file: Mapping[str, Any]) -> Settings:
     """Lay the sources over each other. `flags` and `file` are keyed `data-dir`. Raises ConfigError naming the setting and its source."""
-    known = {key_of(f.name): f for f in fields(Settings)}
+    known = {key_of(spec.name): spec for spec in flags_of(Settings)}
     for key in file:
         if key not in known:
             raise ConfigError(f"unknown setting {key!r} in the configuration file")
@@ -143,6 +150,7 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str], file: Mapping[
             if found is not None:
                 values[spec.name] = _convert(found, spec.default, source)
                 break
+    values["node_named"] = bool(values.get("node_name"))
     values["node_name"] = (values.get("node_name") or socket.gethostname()).lower()
     settings = Settings(**values)
     _check(settings)

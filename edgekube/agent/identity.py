@@ -1,6 +1,6 @@
 """Who this node is: its name, its key and its certificates, in one folder for root only.
 
-    node.json     its name, and where it found its servers          node.key      its key, for life
+    node.json     its name, its servers and addresses               node.key      its key, for life
     ca.crt        the authority of its cluster                       client.crt    system:node:NAME, towards the API
     serving.crt   the certificate of its own API
 
@@ -13,11 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekube.agent.refusal import IdentityDamaged
 from edgekube.lib.files import write_if_changed
-
-
-class IdentityDamaged(Exception):
-    """The identity of this node can not be read; the message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +24,7 @@ class Identity:
     folder: Path
     name: str
     servers: Sequence[str]  # https://HOST:PORT
+    addresses: Sequence[str] = ()  # of this machine, as serving.crt says them
 
     @property
     def ca(self) -> Path:
@@ -46,8 +44,8 @@ class Identity:
 
 
 def save(identity: Identity) -> bool:
-    """Write the name and the servers; tells whether it had to."""
-    data = {"name": identity.name, "servers": list(identity.servers)}
+    """Write the name, servers and addresses; tells whether it had to."""
+    data = {"name": identity.name, "servers": list(identity.servers), "addresses": list(identity.addresses)}
     return write_if_changed(identity.folder / "node.json", json.dumps(data, indent=1).encode() + b"\n", mode=0o600)
 
 
@@ -56,7 +54,7 @@ def load(folder: Path) -> Identity | None:
     path = folder / "node.json"
     try:
         found = json.loads(path.read_bytes())
-        return Identity(folder, str(found["name"]), tuple(map(str, found["servers"])))
+        return Identity(folder, str(found["name"]), tuple(map(str, found["servers"])), tuple(map(str, found.get("addresses", ()))))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -63,6 +63,7 @@ class Link:
         self._swap = False
         self._trouble = ""
         self._watchers: list[Callable[[bool], None]] = []
+        self._refusals: list[Callable[[int, str], None]] = []
         self._resolve = Resolver()
         self.generation = 0  # client.http.Way: which connection to open streams on
 
@@ -97,6 +98,10 @@ class Link:
     def on_change(self, watcher: Callable[[bool], None]) -> None:
         """`watcher` is told whenever the connection comes (True) or goes (False). It must not block."""
         self._watchers.append(watcher)
+
+    def on_refusal(self, watcher: Callable[[int, str], None]) -> None:
+        """`watcher` is told the status and the reason whenever a server that is there does not take us."""
+        self._refusals.append(watcher)
 
     def open(self, kind: str, label: str, protocol: asyncio.Protocol) -> Stream:
         """A stream to the server. Raises SessionClosed at once while there is no connection."""
@@ -154,6 +159,8 @@ class Link:
                 if error is None:
                     return
                 self._tell(str(error))
+                for watcher in self._refusals if error.refused else ():
+                    watcher(error.refused, str(error))
                 if searching is None and self._search is not None and not self.connected and self._away() >= SEARCH_AFTER:
                     searching = scope.spawn(self._searching(self._search), name="search")
                 await self._pause(REFUSED_PAUSE if error.refused else 0.0)

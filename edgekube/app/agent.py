@@ -1,19 +1,27 @@
 """An agent: it joins, once, and is a node of its cluster from then on.
 
-    identity > client > settings of the cluster > node (node.py) > time
+    identity > link > node (settings of the cluster, then the parts of node.py) > certificates > time
 
 It is ready once its parts are started: whether the server can be reached just now makes no difference. When the cluster's settings change
-the parts start anew, in this process; pods, links and rules are adopted as after any start.
+the parts of the node start anew, in this process; pods, links and rules are adopted as after any start. The link stays.
 """
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from edgekube.agent import identity as identities
 from edgekube.agent import settings as cluster
+from edgekube.agent.dial import parse_address
 from edgekube.agent.identity import Identity
+from edgekube.agent.inbound import Inbound
+from edgekube.agent.join import JoinConfig, ensure_joined
+from edgekube.agent.link import Link, refuse
+from edgekube.agent.refusal import JoinRefused
+from edgekube.agent.renewal import NodeCertificates, RenewalConfig
+from edgekube.agent.servers import Servers
 from edgekube.app.host import follow_addresses
 from edgekube.app.node import Host, node_parts
 from edgekube.app.paths import paths_of
@@ -22,18 +30,37 @@ from edgekube.client.http import HttpClient, HttpConfig
 from edgekube.client.protocol import Client
 from edgekube.config import Settings, with_shared
 from edgekube.errors import ApiError
+from edgekube.kubelet.machine import read_machine
 from edgekube.lib.backoff import Backoff
+from edgekube.lib.mux import Stream, words
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tasks import until_set
 from edgekube.lib.timefloor import FlooredClock
+from edgekube.lib.tlsclock import client_context
 
 log = logging.getLogger(__name__)
 
-SERVER_NAME = "kubernetes"  # in every certificate of the API, whatever the server's address is
 
+@dataclass(slots=True)
+class Door:
+    """What the server may ask of this node just now: of the parts that run, or of none while they start."""
 
-class NotJoined(RuntimeError):
-    """This machine is no node of any cluster."""
+    accept: Callable[[Stream], asyncio.Protocol] = refuse
+    reload: list[Callable[[], None]] = field(default_factory=list)  # the serving certificate is another
+    moved: list[Callable[[], None]] = field(default_factory=list)  # an address of this machine is another
+    addresses: Sequence[str] = ()  # of the node, the primary first
+
+    def open(self, stream: Stream) -> asyncio.Protocol:
+        return self.accept(stream)
+
+    def reload_all(self) -> None:
+        for call in self.reload:
+            call()
+
+    def move(self, addresses: Sequence[str]) -> None:
+        self.addresses = tuple(addresses)
+        for call in self.moved:
+            call()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,44 +71,84 @@ class Agent:
     identity: Identity
     client: Client
     clock: FlooredClock
+    door: Door
 
 
 async def run_agent(settings: Settings, stop: asyncio.Event, announce: Callable[[], None]) -> None:
     """Join if need be, then run the node until `stop`; `announce` is called once all parts are started."""
     clock = make_clock(settings.data_dir, settings.test_clock_offset_file)
-    identity = identities.load(paths_of(settings).agent)
-    if identity is None or not identities.joined(identity):
-        raise NotJoined("this machine has not joined a cluster")
-    async with _client(identity, settings.server or identity.servers, clock) as client:
-        agent = Agent(settings=replace(settings, node_name=identity.name), identity=identity, client=client, clock=clock)
-        while not stop.is_set():
-            values = await until_set(stop, _cluster_settings(agent))
-            if values is not None:
-                await _run(agent, values, stop, announce)
-                announce = _nothing
+    identity = await until_set(stop, ensure_joined(join_config(settings), clock))
+    if identity is None:
+        return
+    door = Door(addresses=identity.addresses)
+    found = Servers([parse_address(each) for each in settings.server or identity.servers], identity.folder / "servers.json")
+    link = Link(servers=found, tls=lambda: _tls(identity, clock), accept=door.open, clock=clock)
+    async with HttpClient(HttpConfig(server=f"http://{words.SERVER_NAME}", via=link)) as client:
+        agent = Agent(settings=replace(settings, node_name=identity.name), identity=identity, client=client, clock=clock, door=door)
+        await supervise(parts(agent, link, found), stop, on_ready=announce, start_timeout=float("inf"))
 
 
-async def _run(agent: Agent, values: Mapping[str, str], stop: asyncio.Event, announce: Callable[[], None]) -> None:
-    """Until `stop`, or until the cluster's settings are others."""
-    changed = asyncio.Event()
-    watch = cluster.SettingsWatch(client=agent.client, folder=agent.identity.folder, known=values, changed=changed.set)
-    await until_set(stop, supervise((*parts(agent, with_shared(agent.settings, values)), watch), changed, on_ready=announce))
-
-
-def _nothing() -> None:
-    """The agent has been announced already."""
-
-
-def _client(identity: Identity, servers: Sequence[str], clock: FlooredClock) -> HttpClient:
-    config = HttpConfig(
-        server=servers[0].rstrip("/"),
-        server_name=SERVER_NAME,
-        ca_file=identity.ca,
-        cert_file=identity.client,
-        key_file=identity.key,
-        clock=clock,
+def join_config(settings: Settings) -> JoinConfig:
+    """What a first start is told. Raises JoinRefused if the token's file can not be read."""
+    token = settings.token
+    if settings.token_file and not token:
+        try:
+            token = Path(settings.token_file).read_text().strip()
+        except OSError as error:
+            if not (paths_of(settings).agent / "client.crt").exists():  # a node needs its token no more
+                raise JoinRefused(f"the token can not be read from {settings.token_file}: {error.strerror}") from None
+    return JoinConfig(
+        folder=paths_of(settings).agent,
+        servers=settings.server,
+        token=token,
+        node_name=settings.node_name,
+        named=settings.node_named,
+        machine_id=read_machine(settings.data_dir).machine_id,
+        addresses=follow_addresses(settings).node,
+        timeout=settings.join_timeout,
     )
-    return HttpClient(config)
+
+
+def _tls(identity: Identity, clock: FlooredClock) -> ssl.SSLContext:
+    """Made anew for each connection: the certificate may have been renewed."""
+    context = client_context(clock=clock, ca=identity.ca)
+    context.load_cert_chain(identity.client, identity.key)
+    return context
+
+
+def parts(agent: Agent, link: Link, servers: Servers) -> Sequence[Component]:
+    """Everything of an agent, in order."""
+    config = RenewalConfig(
+        identity=agent.identity,
+        servers=lambda: [f"https://{each}" for each in servers.candidates()],
+        addresses=lambda: agent.door.addresses,
+        renewed=link.renewed,
+        reload=agent.door.reload_all,
+    )
+    certificates = NodeCertificates(config=config, client=agent.client, clock=agent.clock)
+    link.on_refusal(certificates.refused)
+    agent.door.moved += [link.kick, certificates.kick]
+    time = TimeKeeper(clock=agent.clock, client=agent.client, node_name=agent.identity.name, on_jump=(certificates.kick, link.kick))
+    return (link, NodeOfCluster(agent), certificates, time)
+
+
+class NodeOfCluster:
+    """Component: the parts of the node, with the settings of the cluster; started anew when those change."""
+
+    name = "node"
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def run(self, ready: asyncio.Event) -> None:
+        agent = self._agent
+        while True:
+            values = await _cluster_settings(agent)
+            changed = asyncio.Event()
+            watch = cluster.SettingsWatch(client=agent.client, folder=agent.identity.folder, known=values, changed=changed.set)
+            found = (*_node(agent, with_shared(agent.settings, values)), watch)
+            await supervise(found, changed, on_ready=ready.set, start_timeout=float("inf"))
+            agent.door.accept = refuse
 
 
 async def _cluster_settings(agent: Agent) -> Mapping[str, str]:
@@ -93,22 +160,30 @@ async def _cluster_settings(agent: Agent) -> Mapping[str, str]:
             found = await cluster.fetch(agent.client)
             cluster.save(agent.identity.folder, found)
         except ApiError as error:
-            log.warning("settings of the cluster not readable yet", extra={"error": error.message})
-            await asyncio.sleep(backoff.delay(""))
+            delay = backoff.delay("")
+            level = logging.WARNING if backoff.failures("") > 4 else logging.DEBUG
+            log.log(level, "settings of the cluster not readable yet", extra={"error": error.message})
+            await asyncio.sleep(delay)
     return found
 
 
-def parts(agent: Agent, settings: Settings) -> Sequence[Component]:
-    """Everything of an agent, in order. `settings` are this machine's and the cluster's together."""
-    reload: list[Callable[[], None]] = []
+def _node(agent: Agent, settings: Settings) -> Sequence[Component]:
+    """The parts of the node, and what leads to them from outside. `settings` are this machine's and the cluster's together."""
+    agent.door.reload.clear()
+    addresses = follow_addresses(settings)
+    addresses.on_change(lambda _old, new: agent.door.move(new.node))
+    agent.door.addresses = addresses.node
     host = Host(
         settings=settings,
         paths=paths_of(settings),
         clock=agent.clock,
         client=agent.client,
-        addresses=follow_addresses(settings),
+        addresses=addresses,
         ca=agent.identity.ca,
         certificate=agent.identity.serving,
         key=agent.identity.key,
     )
-    return (node_parts(host, reload), TimeKeeper(clock=agent.clock, client=agent.client, node_name=settings.node_name))
+    node = node_parts(host, agent.door.reload)
+    inbound = Inbound(serve=node.serve, pod_address=node.pod_address)
+    agent.door.accept = inbound.accept
+    return (inbound, node)

@@ -27,6 +27,7 @@ from edgekube.kubelet.runtime.rotation import LogRotation
 from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import RuntimeConfig
 from edgekube.kubelet.server.component import KubeletServer
+from edgekube.kubelet.server.http import Caller
 from edgekube.lib.clock import Clock
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tlsclock import judge
@@ -56,37 +57,42 @@ class Host:
         return self.settings.node_name
 
 
+_API_SERVER = Caller("kube-apiserver", ("system:masters",))  # whoever comes through a connection to a server that proved itself
+
+
 class Node:
     """Component that starts the parts of the node in order, each ready before the next."""
 
     name = "node"
 
-    def __init__(self, parts: Sequence[Component]) -> None:
-        self._parts = parts
+    def __init__(self, parts: Sequence[Component], *, kubelet: KubeletComponent, api: KubeletServer) -> None:
+        self._parts, self._kubelet, self._api = parts, kubelet, api
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the API server's requests of one stream."""
+        await self._api.serve(reader, writer, _API_SERVER)
+
+    def pod_address(self, namespace: str, name: str) -> str:
+        """Of a pod that runs here, "" for any other."""
+        pod = self._kubelet.find(namespace, name)
+        if pod is None or pod.sandbox is None:
+            return ""
+        return str((pod.obj.get("status") or {}).get("podIP") or "")
 
     async def run(self, ready: asyncio.Event) -> None:
         ready.set()
         await supervise(self._parts, asyncio.Event(), start_timeout=float("inf"))
 
 
-def node_parts(host: Host, reload: list[Callable[[], None]]) -> Component:
+def node_parts(host: Host, reload: list[Callable[[], None]]) -> Node:
     """Everything of the node; `reload` gets what must be called when the serving certificate was renewed."""
     runtime = _runtime(host.settings)
     network = _network(host)
     policies = _policies(host, network)
     kubelet = _kubelet(host, runtime, network, policies)
-    return Node(
-        (
-            network,
-            _proxy(host),
-            policies,
-            _dns(host),
-            runtime.runtime,
-            kubelet,
-            _kubelet_server(host, runtime, kubelet, reload),
-            _rotation(host, runtime),
-        )
-    )
+    api = _kubelet_server(host, runtime, kubelet, reload)
+    parts = (network, _proxy(host), policies, _dns(host), runtime.runtime, kubelet, api, _rotation(host, runtime))
+    return Node(parts, kubelet=kubelet, api=api)
 
 
 class _Runtime(NamedTuple):

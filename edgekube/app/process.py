@@ -11,9 +11,10 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 
+from edgekube.agent.refusal import IdentityDamaged, JoinRefused
 from edgekube.app import preflight
 from edgekube.app.paths import paths_of
-from edgekube.config import Settings
+from edgekube.config import ConfigError, Settings
 from edgekube.lib import log as logs
 from edgekube.lib.pidfile import AlreadyRunning, PidFile, running
 from edgekube.lib.supervise import StartTimeout
@@ -27,7 +28,7 @@ _SHUTDOWN_MARGIN = 15  # seconds to ask systemd for beyond what pods may take
 # A pass over five thousand new objects takes 1 ms. Small thresholds bound how long one pass holds the loop; since requests free what they
 # make by reference counts, passes are rare all the same. A full one (54 ms with 10,000 pods) comes after 50 million new objects.
 _COLLECT = (5_000, 2, 5_000)
-_KNOWN = (StoreDamaged, StoreUnavailable, StartTimeout, OSError)
+_KNOWN = (StoreDamaged, StoreUnavailable, StartTimeout, IdentityDamaged, JoinRefused, ConfigError, OSError)
 
 
 Run = Callable[[Settings, asyncio.Event, Callable[[], None]], Awaitable[None]]

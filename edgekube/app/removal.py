@@ -36,7 +36,7 @@ from edgekube.store.sqlite import open_store
 _MNT_DETACH = 2
 _VOLUMES = frozenset(("volumes",))
 _INSTALLED = ("/usr/local/bin/edgekube", "/usr/local/lib/edgekube", "/etc/edgekube", "/var/log/edgekube.log")
-_UNIT = Path("/etc/systemd/system/edgekube.service")
+_UNITS = tuple(Path("/etc/systemd/system") / name for name in ("edgekube.service", "edgekube-agent.service"))
 
 
 def runtime_config(settings: Settings) -> RuntimeConfig:
@@ -72,7 +72,7 @@ async def remove_all(settings: Settings, *, delete_volumes: bool, say: Callable[
     say(f"{links} links, the nftables table" if links else "the nftables table")
     if paths.is_default:
         uids = await known_pods(paths.database) if await asyncio.to_thread(paths.database.exists) else ()
-        await asyncio.to_thread(remove_logs, paths, uids)
+        await asyncio.to_thread(remove_logs, paths, [*uids, *pods_on_disk(paths)])
     await asyncio.to_thread(_remove_files, settings, paths, delete_volumes, say)
 
 
@@ -130,6 +130,12 @@ async def known_pods(database: Path) -> Sequence[str]:
         await store.close()
 
 
+def pods_on_disk(paths: Paths) -> Sequence[str]:
+    """uids of the pods that have a folder here: all that an agent knows."""
+    folder = paths.data / "pods"
+    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+
+
 def remove_logs(paths: Paths, uids: Sequence[str]) -> None:
     """Logs of our pods: of those in the state, also of finished ones, and whatever links of ours point into. Then the links."""
     for uid in uids:
@@ -145,11 +151,12 @@ def remove_logs(paths: Paths, uids: Sequence[str]) -> None:
 
 
 def _remove_installation(say: Callable[[str], None]) -> None:
-    if _UNIT.exists():
-        subprocess.run(["systemctl", "disable", "-q", "edgekube.service"], check=False, capture_output=True)
-        _UNIT.unlink()
-        subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True)
-        say(str(_UNIT))
+    for unit in _UNITS:
+        if unit.exists():
+            subprocess.run(["systemctl", "disable", "-q", unit.name], check=False, capture_output=True)
+            unit.unlink()
+            subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True)
+            say(str(unit))
     for name in _INSTALLED:
         path = Path(name)
         if path.is_symlink() or path.is_file():

@@ -2,22 +2,22 @@
 
 from argparse import ArgumentParser, Namespace
 
+from edgekube.app.paths import paths_of
 from edgekube.app.preflight import examine
 from edgekube.config import Settings
 from edgekube.lib.pidfile import running
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--https-port", type=int, metavar="PORT", help="port of the API")
-    parser.add_argument("--kubelet-port", type=int, metavar="PORT", help="port of the kubelet's API")
-    parser.add_argument("--disable-agent", action="store_true", help="look only at what a control plane without node needs")
+    parser.add_argument("--agent", action="store_true", default=False, help="look at what an agent needs, not a server")
 
 
 def main(settings: Settings, arguments: Namespace) -> int:
-    """One line a finding; exit code 1 if a server could not start."""
+    """One line a finding; exit code 1 if a server, or an agent, could not start."""
+    agent = arguments.agent or paths_of(settings).agent.is_dir()
     ours = running(settings.run_dir / "edgekube.pid")
     bad = 0
-    for found in examine(settings):
+    for found in examine(settings, agent=agent):
         if ours and found.check.startswith("port "):
             print(f"  ok    {found.check} is used by edgekube itself (process {ours})")
             continue

@@ -1,7 +1,6 @@
 """Which command, with which settings. COMMANDS is the one list."""
 
 import argparse
-import dataclasses
 import importlib
 import os
 import sys
@@ -78,23 +77,22 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
     return parser
 
 
+_PORTS = ("https-port", "kubelet-port")
 _EVERYWHERE = ("data-dir", "run-dir", "node-name", "write-kubeconfig")
 ROLES = ("server", "agent")
-_TAKE_ALL = (*ROLES, "status")  # an installer asks for the status with the flags that it has started the server with
+_TAKE_ALL = (*ROLES, "status", "check")  # an installer asks with the flags that it starts the server with
 
 
-def add_settings(
-    parser: argparse.ArgumentParser, *, everything: bool = False, role: str = "", only: Sequence[str] = _EVERYWHERE
-) -> None:
+def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, role: str = "", only: Sequence[str] = _EVERYWHERE) -> None:
     """The settings as flags: all of them, or `only` those by which an installation is found. Help names what a process of this `role`
     reads."""
-    for spec in dataclasses.fields(config.Settings):
+    for spec in config.flags_of(config.Settings):
         key = config.key_of(spec.name)
         if not (everything or key in only):
             continue
         default = spec.default
         text = f"{spec.metadata['help']} (default {default})" if default not in ("", (), False) else spec.metadata["help"]
-        shown = spec.metadata["role"] in ("", role) if role else key in (*_EVERYWHERE, "https-port")
+        shown = spec.metadata["role"] in ("", role) if role else key in (*_EVERYWHERE, *_PORTS, "disable-agent")
         if not shown:
             text = argparse.SUPPRESS
         if isinstance(default, bool):

@@ -1,4 +1,4 @@
-"""`edgekube stop`: end the server process; containers, links and rules stay as they are."""
+"""`edgekube stop`: end the server or agent of this machine; containers, links and rules stay as they are."""
 
 import os
 import select
@@ -10,6 +10,7 @@ from edgekube.cli.main import Failure
 from edgekube.config import Settings
 from edgekube.lib.pidfile import running
 
+UNITS = ("edgekube.service", "edgekube-agent.service")
 _DEADLINE_SECONDS = 40
 
 
@@ -19,8 +20,9 @@ def main(settings: Settings, arguments: Namespace) -> int:
     if not pid:
         print("edgekube is not running")
         return 0
-    if _is_the_service(pid):
-        subprocess.run(["systemctl", "stop", "edgekube.service"], check=False)
+    for unit in UNITS:
+        if _is_the_service(unit, pid):
+            subprocess.run(["systemctl", "stop", unit], check=False)
     stop_process(pid)
     print(f"edgekube (process {pid}) has stopped; its pods keep running")
     return 0
@@ -45,9 +47,9 @@ def stop_process(pid: int) -> None:
         os.close(descriptor)
 
 
-def _is_the_service(pid: int) -> bool:
-    """A service must be stopped by systemd, which would start it again. Other servers on this machine are none of its business."""
+def _is_the_service(unit: str, pid: int) -> bool:
+    """A service must be stopped by systemd, which would start it again. Other processes of ours are none of its business."""
     if not os.path.isdir("/run/systemd/system"):
         return False
-    asked = ["systemctl", "show", "--property=MainPID", "--value", "edgekube.service"]
+    asked = ["systemctl", "show", "--property=MainPID", "--value", unit]
     return subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip() == str(pid)

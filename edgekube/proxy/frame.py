@@ -58,7 +58,7 @@ add rule FAMILY {t} post FAMILY saddr {pods} FAMILY daddr != {{ {spared} }} masq
 LOOPBACK_SPOOFadd rule FAMILY {t} refuse meta l4proto tcp reject with tcp reset
 add rule FAMILY {t} refuse reject
 add rule FAMILY {t} guard_input ct state != new accept
-add rule FAMILY {t} guard_input FAMILY daddr . meta l4proto . th dport @refused jump refuse
+add rule FAMILY {t} guard_input FAMILY daddr != {services} FAMILY daddr . meta l4proto . th dport @refused jump refuse
 add rule FAMILY {t} guard_input fib daddr type local meta l4proto . th dport @refused_ports jump refuse
 add rule FAMILY {t} guard_forward ct state != new accept
 add rule FAMILY {t} guard_forward FAMILY daddr {services} jump refuse

@@ -17,10 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekube.agent.identity import Identity
-from edgekube.agent.identity import save as save_identity
-from edgekube.api import nodeidentity
-from edgekube.lib import csr, pki
+from edgekube.api import bootstraptokens
 from edgekube.lib.clock import SystemClock
 from tests.kit import images
 from tests.kit.fabric import Fabric, fabric
@@ -118,14 +115,18 @@ class Fleet:
     def url(self) -> str:
         return f"https://{self.net.address(self.server.machine)}:6443"
 
-    def add(self, machine: Machine, *flags: str, start: bool = True) -> Agent:
-        """Make an agent of a machine, joined by hand."""
-        found = Agent(machine, flags)
+    def token(self, **options: Any) -> str:
+        """A new join token; `options` as in bootstraptokens.secret_of."""
+        bearer = bootstraptokens.new_bearer()
+        self.apply(json.dumps(bootstraptokens.secret_of(bearer, now=SystemClock().now(), **options)))
+        return bootstraptokens.join_token((self.server.data / "pki" / "ca.crt").read_bytes(), bearer)
+
+    def add(self, machine: Machine, *flags: str, token: str = "", start: bool = True) -> Agent:
+        """Make an agent of a machine. The token is used at the first start only."""
+        found = Agent(machine, [f"--server={self.url}", *flags])
         self.agents.append(found)
-        key = mint(self.server, found, self.url, self.net.address(machine))
-        self.apply(json.dumps(nodeidentity.pinned(found.name, key, SystemClock().now(), None)))
         if start:
-            found.start()
+            found.start(f"--token={token or self.token()}")
         return found
 
     def nodes(self) -> list[Node]:
@@ -188,21 +189,6 @@ class Fleet:
                 with contextlib.suppress(CommandFailed, subprocess.TimeoutExpired):
                     node.uninstall()
             node.kill()
-
-
-def mint(server: Node, agent: Agent, url: str, address: str) -> str:
-    """The identity of a joined node, made with the server's authority; the digest of its key."""
-    folder = agent.data / "agent"
-    folder.mkdir(parents=True, mode=0o700)
-    authority, key, now = (server.data / "pki" / "ca.pem").read_bytes(), pki.create_key(), SystemClock().now()
-    found = Identity(folder, agent.name, (url,))
-    pki.write_secret(found.key, key)
-    found.ca.write_bytes(pki.certificate_pem(authority))
-    who, public = (f"system:node:{agent.name}", ("system:nodes",)), pki.load_key(key).public_key()
-    found.client.write_bytes(pki.sign(authority, pki.Subject(*who, client=True), public, now))
-    found.serving.write_bytes(pki.sign(authority, pki.Subject(*who, (agent.name,), (address,), server=True), public, now))
-    save_identity(found)
-    return csr.parse(csr.make(key, pki.Subject(*who))).key_digest
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def test_uninstalling_an_agent_leaves_nothing():
     with fleet(agents=0) as f:
         agent = f.add(f.net.machine("agent-1", f.lan), start=False)
         before = picture(agent)
-        agent.start()
+        agent.start(f"--token={f.token()}")
         f.import_image(images.archive(f.net.base / "busybox.tar"))
         f.apply(on("agent-1", "web"))
         f.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=30s")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from edgekube.agent.identity import Identity, IdentityDamaged, joined, load, save
+from edgekube.agent.identity import Identity, joined, load, save
+from edgekube.agent.refusal import IdentityDamaged
 
 
 def test_nothing_yet(tmp_path):

@@ -75,11 +75,14 @@ class Nft:
         self._library = library
 
     async def names(self, table: str, family: str = "ip") -> tuple[Sequence[str], Sequence[str]]:
-        """Names of the chains and sets our table has now; empty if there is no table."""
+        """Names of the chains and sets our table has now; empty if there is no table. Raises NftError."""
         done = await run(["nft", "-j", "-t", "list", "table", family, table], timeout=30)
         if done.code != 0:
             return (), ()
-        entries = json.loads(done.stdout or b"{}").get("nftables", [])
+        try:
+            entries = json.loads(done.stdout or b"{}").get("nftables", [])
+        except ValueError as error:  # nft 1.0.6 on a table that another process owns
+            raise NftError(f"nft cannot describe the table {table}: {error}") from error
         chains = [entry["chain"]["name"] for entry in entries if "chain" in entry]
         sets = [entry["set"]["name"] for entry in entries if "set" in entry]
         return chains, sets

@@ -35,7 +35,7 @@ _SYNCS = histogram("edgekube_netpolicy_sync_duration_seconds", "Time of one chan
 _FAILURES = counter("edgekube_netpolicy_sync_failures", "Changes of the policy rules that nftables refused")
 _MIRROR = "kubernetes.io/config.mirror"  # on the API's copy of a static pod: the uid it has on its node
 _BIG = 100_000  # characters from which on a change goes through the program: the library would keep the memory
-_Refused = (NftError, ProgramMissing, ProgramTimeout)
+_Refused = (NftError, ProgramMissing, ProgramTimeout, OSError)
 
 
 class NotIsolated(Exception):

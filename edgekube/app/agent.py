@@ -186,4 +186,4 @@ def _node(agent: Agent, settings: Settings) -> Sequence[Component]:
     node = node_parts(host, agent.door.reload)
     inbound = Inbound(serve=node.serve, pod_address=node.pod_address)
     agent.door.accept = inbound.accept
-    return (inbound, node)
+    return (addresses, inbound, node)

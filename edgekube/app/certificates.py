@@ -26,9 +26,15 @@ class CertificateRenewal:
     def __init__(self, *, pki: Pki, renew: Callable[[], Pki], reload: Sequence[Callable[[], None]], clock: Clock) -> None:
         self._pki, self._renew, self._reload, self._clock = pki, renew, reload, clock
         self._kick = asyncio.Event()
+        self._subjects_changed = False
 
     def kick(self) -> None:
         """The clock has jumped: look at once."""
+        self._kick.set()
+
+    def subjects_changed(self) -> None:
+        """This machine has other addresses: certificates must name them."""
+        self._subjects_changed = True
         self._kick.set()
 
     async def run(self, ready: asyncio.Event) -> None:
@@ -36,12 +42,14 @@ class CertificateRenewal:
         while True:
             left = (self._pki.renew_at - self._clock.now()).total_seconds()
             await self._sleep(min(_LONGEST_SLEEP, max(_SHORTEST_SLEEP, left)))
-            if self._clock.now() < self._pki.renew_at:
+            if self._clock.now() < self._pki.renew_at and not self._subjects_changed:
                 continue
+            self._subjects_changed = False
             try:
                 self._pki = await asyncio.to_thread(self._renew)
             except OSError as error:
                 log.error("certificates not renewed", extra={"error": str(error)})
+                self._subjects_changed = True
                 await asyncio.sleep(60)
                 continue
             for reload in self._reload:

@@ -90,6 +90,7 @@ def node_parts(host: Host, reload: list[Callable[[], None]]) -> Node:
     network = _network(host)
     policies = _policies(host, network)
     kubelet = _kubelet(host, runtime, network, policies)
+    host.addresses.on_change(lambda old, new: kubelet.addresses_changed() if new.node != old.node else None)
     api = _kubelet_server(host, runtime, kubelet, reload)
     parts = (network, _proxy(host), policies, _dns(host), runtime.runtime, kubelet, api, _rotation(host, runtime))
     return Node(parts, kubelet=kubelet, api=api)

@@ -13,7 +13,7 @@ from edgekube.apiserver.admission import plugins
 from edgekube.apiserver.allocators import ServiceValues
 from edgekube.apiserver.authn import Authenticator
 from edgekube.apiserver.authorizers import node_and_rbac
-from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap
+from edgekube.apiserver.bootstrap.reconcile import BootstrapConfig, ensure_bootstrap, ensure_kubernetes_service
 from edgekube.apiserver.credentials import Pki, ensure_pki, write_kubeconfig
 from edgekube.apiserver.dialer import ClientTls, DirectDialer, TunnelDialer
 from edgekube.apiserver.identities import NodeIdentities
@@ -174,6 +174,13 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, addresses: HostA
         config=bootstrap_config(settings, addresses),
     )
     return plane
+
+
+async def publish_address(plane: Plane) -> None:
+    """Make the `kubernetes` Service lead to where this server is now, and tell agents."""
+    plane.tunnels.publish()
+    config = bootstrap_config(plane.settings, plane.addresses)
+    await ensure_kubernetes_service(client=LocalClient(plane.server, ADMIN), objects=plane.objects, config=config)
 
 
 def bootstrap_config(settings: Settings, addresses: HostAddresses) -> BootstrapConfig:

@@ -1,6 +1,6 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-apiserver > controllers > scheduler > node (node.py) > certificates > time
+    addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > time
 """
 
 import asyncio
@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
 from edgekube.app.certificates import CertificateRenewal
+from edgekube.app.moving import MovingServer
 from edgekube.app.noderole import ControlPlaneRole
 from edgekube.app.paths import paths_of
-from edgekube.app.plane import Plane, credentials, open_plane
+from edgekube.app.plane import Plane, credentials, open_plane, publish_address
 from edgekube.app.timekeeper import TimeKeeper, make_clock
 from edgekube.config import Settings
 from edgekube.controllers.base import Settings as ControllerSettings
@@ -62,7 +63,8 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
         clock=plane.clock,
     )
     time = TimeKeeper(clock=clock, client=plane.node(), node_name=settings.node_name, on_jump=(renewal.kick,))
-    return (*found, renewal, time)
+    moving = MovingServer(addresses=plane.addresses, renew=renewal.subjects_changed, publish=lambda: publish_address(plane))
+    return (plane.addresses, *found, renewal, moving, time)
 
 
 def _controllers(plane: Plane) -> Component:

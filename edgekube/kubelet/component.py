@@ -187,6 +187,12 @@ class KubeletComponent:
         self._config.pods_dir.mkdir(parents=True, exist_ok=True)
         self._node.groups.ensure_root(Limits(shares=shares_of(self._machine.cpus * 1000)))
 
+    def addresses_changed(self) -> None:
+        """The machine has another address: the Node and every pod's status say so at once."""
+        self._agent.kick()
+        for worker in self._workers.values():
+            worker.wake()
+
     # pods
 
     def _changed(self, old: Item | None, new: Item | None) -> None:

@@ -78,7 +78,9 @@ def choose(
 
 
 class HostAddresses:
-    """See the module. Make it in the namespace it looks at; `start` needs a running loop."""
+    """Component; see the module. Make it in the namespace it looks at."""
+
+    name = "addresses"
 
     def __init__(self, *, node_ips: Sequence[str] = (), cluster: Sequence[str], excluded: Sequence[str] = ()) -> None:
         """`cluster`: the pod ranges, which also say the families that matter; `excluded`: other ranges of the cluster's own."""
@@ -107,8 +109,17 @@ class HostAddresses:
         """Call `handler(old, new)` on the loop, when an address, its link or the choice has changed."""
         self._handlers.append(handler)
 
+    async def run(self, ready: asyncio.Event) -> None:
+        """Follow until cancelled."""
+        self.start()
+        ready.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.close()
+
     def start(self) -> None:
-        """Follow from now on. Calling it again does nothing."""
+        """Follow from now on; needs a running loop. Calling it again does nothing."""
         if self._watch is None:
             self._watch = RtnlWatch((LINK, V4_ADDR, V4_ROUTE, V6_ADDR, V6_ROUTE), self._event)
             self._watch.start()

@@ -1,7 +1,8 @@
 """A server whose machine gets other addresses: what names them follows, live, and nothing restarts.
 
 Reads the host's addresses; writes the serving certificates (through their renewal, which swaps them into the listeners) and the
-`kubernetes` Service's endpoints, and tells connected agents. The node's own part (its status, the overlay) follows by itself; agents find the server by its key.
+`kubernetes` Service's endpoints, and tells connected agents. The node's own part (its status, the overlay) follows by itself; agents find
+the server by its key.
 """
 
 import asyncio

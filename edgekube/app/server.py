@@ -75,7 +75,7 @@ def _controllers(plane: Plane) -> Component:
         clock=plane.clock,
         settings=ControllerSettings(
             ca_pem=plane.pki.ca.read_text(),
-            cluster_cidr=settings.cluster_cidr,
+            cluster_cidrs=settings.cluster_cidrs,
             authority=plane.pki.authority,
             certificate_life=settings.certificate_life,
             own_node="" if settings.disable_agent else settings.node_name,

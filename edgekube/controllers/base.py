@@ -43,8 +43,7 @@ class Settings:
     """What the cluster's operator decides for controllers."""
 
     ca_pem: str = ""  # the bundle published to every namespace
-    cluster_cidr: str = "10.42.0.0/16"
-    node_mask: int = 24
+    cluster_cidrs: Sequence[str] = ("10.42.0.0/16",)
     authority: Path | None = None  # key and certificate that sign; None: nothing is signed
     certificate_life: timedelta = LEAF_LIFE  # of certificates that are signed on request
     own_node: str = ""  # the server's own node

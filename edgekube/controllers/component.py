@@ -48,7 +48,7 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (CertificateController.name, CertificateController),
     (TokenCleaner.name, lambda tools, _: TokenCleaner(tools)),
     (AggregationController.name, lambda tools, _: AggregationController(tools)),
-    (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidr=s.cluster_cidr, mask=s.node_mask)),
+    (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidrs=s.cluster_cidrs)),
     (NodeTaintsController.name, lambda tools, _: NodeTaintsController(tools)),
     (DeploymentController.name, lambda tools, _: DeploymentController(tools)),
     (ReplicaSetController.name, lambda tools, _: ReplicaSetController(tools)),

@@ -1,7 +1,8 @@
-"""Node ranges: every node has its own part of the cluster's pod range in spec.podCIDR. Reads and writes nodes; writes Events.
+"""Node ranges: every node has its own part of each of the cluster's pod ranges (one for each family) in spec.podCIDRs.
 
-One key stands for all nodes, so that no two get the same part: the runner's wait for our own writes covers every assignment before.
-A range that a node has is never changed, and is free again when the node is gone.
+Reads and writes nodes; writes Events. One key stands for all nodes, so that no two get the same part: the runner's wait for our own writes
+covers every assignment before. A range that a node has is never changed, and is free again when the node is gone: nodes that had to wait
+get it then. A node has a part of every range or none.
 """
 
 import ipaddress
@@ -24,9 +25,9 @@ class NodeIpamController(Base):
     name = "node-controller"
     workers = 1
 
-    def __init__(self, tools: Tools, *, cluster_cidr: str, mask: int) -> None:
+    def __init__(self, tools: Tools, *, cluster_cidrs: Sequence[str]) -> None:
         super().__init__(tools)
-        self._range, self._mask = ipaddress.ip_network(cluster_cidr), mask
+        self._ranges = [ipaddress.ip_network(cidr) for cidr in cluster_cidrs]
 
     def watches(self) -> Sequence[Owns | Maps]:
         return (Maps(NODE, _of_node),)
@@ -40,7 +41,9 @@ class NodeIpamController(Base):
             (node for node in nodes if not node.get("spec", {}).get("podCIDR") and "deletionTimestamp" not in node["metadata"]),
             key=lambda node: (node["metadata"].get("creationTimestamp") or "", node["metadata"]["name"]),
         )
-        free = plan_ranges(self._range, self._mask, used, len(needy))
+        if not needy:
+            return DONE
+        free = list(zip(*(plan_ranges(whole, node_mask(whole), used, len(needy)) for whole in self._ranges), strict=False))
         for number, node in enumerate(needy):
             name = node["metadata"]["name"]
             if number >= len(free):
@@ -48,7 +51,7 @@ class NodeIpamController(Base):
                 self.events.event(ref, NORMAL, "CIDRNotAvailable", f"Node {name} status is now: CIDRNotAvailable")
                 continue
             try:
-                await self.client.patch(NODE, name, "", {"spec": {"podCIDR": free[number], "podCIDRs": [free[number]]}})
+                await self.client.patch(NODE, name, "", {"spec": {"podCIDR": free[number][0], "podCIDRs": list(free[number])}})
             except NotFound:
                 continue
         return DONE
@@ -58,6 +61,11 @@ def _of_node(old: Item | None, new: Item | None) -> Iterable[Hashable]:
     """One came without a range or went; heartbeats are not our concern."""
     if new is None or old is None or old.uid != new.uid:
         yield AllNodes()
+
+
+def node_mask(whole: ipaddress.IPv4Network | ipaddress.IPv6Network) -> int:
+    """Size of one node's part: /24 and /64, as upstream; the whole range if it is no bigger."""
+    return max(24 if whole.version == 4 else 64, whole.prefixlen)
 
 
 def plan_ranges(whole: ipaddress.IPv4Network | ipaddress.IPv6Network, mask: int, used: Iterable[str], count: int) -> Sequence[str]:

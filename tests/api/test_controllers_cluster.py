@@ -1,8 +1,9 @@
 """The small ones on a live API server: accounts, root CA, node ranges, aggregation, lost pods."""
 
+import asyncio
 import base64
 
-from edgekube.api.catalog import CLUSTER_ROLE, CONFIG_MAP, NAMESPACE, NODE, POD, SECRET, SERVICE_ACCOUNT
+from edgekube.api.catalog import CLUSTER_ROLE, CONFIG_MAP, EVENT, NAMESPACE, NODE, POD, SECRET, SERVICE_ACCOUNT
 from edgekube.apiserver.tokens import TokenSigner
 from edgekube.controllers.base import Settings
 from edgekube.controllers.podgc import QUARANTINE
@@ -62,7 +63,7 @@ def node(name):
 
 
 async def test_nodes_get_ranges_of_their_own():
-    async with control_plane(settings=Settings(cluster_cidr="10.42.0.0/22")) as plane:
+    async with control_plane(settings=Settings(cluster_cidrs=("10.42.0.0/22",))) as plane:
         for name in ("a", "b", "c", "d"):
             await plane.client.create(NODE, node(name))
         await plane.until(lambda: all(n["spec"].get("podCIDR") for n in plane.items(NODE)))
@@ -74,6 +75,26 @@ async def test_nodes_get_ranges_of_their_own():
         assert not plane.get(NODE, "e")["spec"].get("podCIDR")
         await plane.client.delete(NODE, "b")
         await plane.until(lambda: plane.get(NODE, "e")["spec"].get("podCIDR") == freed)
+
+
+async def test_nodes_get_a_range_of_each_family():
+    async with control_plane(settings=Settings(cluster_cidrs=("10.42.0.0/16", "fd42::/63"))) as plane:
+        for name in ("a", "b", "c"):
+            await plane.client.create(NODE, node(name))
+        await plane.until(lambda: sum(bool(n["spec"].get("podCIDR")) for n in plane.items(NODE)) == 2)
+        ranges = sorted(n["spec"]["podCIDRs"] for n in plane.items(NODE) if n["spec"].get("podCIDR"))
+        assert ranges == [["10.42.0.0/24", "fd42::/64"], ["10.42.1.0/24", "fd42:0:0:1::/64"]]
+
+        without = next(n["metadata"]["name"] for n in plane.items(NODE) if not n["spec"].get("podCIDR"))
+        async with asyncio.timeout(5):
+            while without not in await refused(plane):
+                await asyncio.sleep(0.01)
+
+
+async def refused(plane):
+    """Names of the nodes that an Event says got no range."""
+    events = [item.decode() for item in (await plane.client.list(EVENT)).items]
+    return [event["involvedObject"]["name"] for event in events if event["reason"] == "CIDRNotAvailable"]
 
 
 def role(name, rules=(), labels=None, selects=None):

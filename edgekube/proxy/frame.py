@@ -9,6 +9,7 @@ guard_*        first packets that nothing translated, for a Service address or a
 import re
 
 MASQUERADE_BIT = 0x4000
+DROP = 0x3FFFFFFF  # the mark of a front that drops
 
 NO_MASQUERADE = {"ip": ("224.0.0.0/4",), "ip6": ("ff00::/8", "fe80::/10")}
 
@@ -20,8 +21,11 @@ add rule ip6 {t} guard_pre ct state new ip6 daddr {services} fib daddr type != l
 
 _TEMPLATE = """
 add table FAMILY {t}
-add map FAMILY {t} services {{ type ADDRESS . inet_proto . inet_service : verdict ; }}
-add map FAMILY {t} nodeports {{ type inet_proto . inet_service : verdict ; }}
+add map FAMILY {t} services {{ type ADDRESS . inet_proto . inet_service : mark ; }}
+add map FAMILY {t} nodeports {{ type inet_proto . inet_service : mark ; }}
+add map FAMILY {t} shapes {{ type mark : verdict ; }}
+add map FAMILY {t} affine {{ type ADDRESS . inet_proto . inet_service : verdict ; }}
+add map FAMILY {t} affine_ports {{ type inet_proto . inet_service : verdict ; }}
 add map FAMILY {t} endpoints {{ type ADDRESS . inet_proto . inet_service . mark : ADDRESS . inet_service ; }}
 add map FAMILY {t} port_endpoints {{ type inet_proto . inet_service . mark : ADDRESS . inet_service ; }}
 add map FAMILY {t} limited {{ type ADDRESS . inet_proto . inet_service : verdict ; }}
@@ -29,6 +33,7 @@ add set FAMILY {t} refused {{ type ADDRESS . inet_proto . inet_service ; }}
 add set FAMILY {t} refused_ports {{ type inet_proto . inet_service ; }}
 add set FAMILY {t} loops {{ type ADDRESS . ADDRESS ; }}
 add chain FAMILY {t} translate
+add chain FAMILY {t} dispatch
 add chain FAMILY {t} refuse
 add chain FAMILY {t} pre {{ type nat hook prerouting priority -100 ; policy accept ; }}
 add chain FAMILY {t} out {{ type nat hook output priority -100 ; policy accept ; }}
@@ -40,6 +45,9 @@ add chain FAMILY {t} guard_output {{ type filter hook output priority -10 ; poli
 flush table FAMILY {t}
 flush map FAMILY {t} services
 flush map FAMILY {t} nodeports
+flush map FAMILY {t} shapes
+flush map FAMILY {t} affine
+flush map FAMILY {t} affine_ports
 flush map FAMILY {t} endpoints
 flush map FAMILY {t} port_endpoints
 flush map FAMILY {t} limited
@@ -47,8 +55,12 @@ flush set FAMILY {t} refused
 flush set FAMILY {t} refused_ports
 flush set FAMILY {t} loops
 add rule FAMILY {t} translate FAMILY daddr . meta l4proto . th dport vmap @limited
-add rule FAMILY {t} translate FAMILY daddr . meta l4proto . th dport vmap @services
-add rule FAMILY {t} translate fib daddr type local meta l4proto . th dport vmap @nodeports
+add rule FAMILY {t} translate meta mark set FAMILY daddr . meta l4proto . th dport map @services goto dispatch
+add rule FAMILY {t} translate FAMILY daddr . meta l4proto . th dport vmap @affine
+add rule FAMILY {t} translate fib daddr type local meta mark set meta l4proto . th dport map @nodeports goto dispatch
+add rule FAMILY {t} translate fib daddr type local meta l4proto . th dport vmap @affine_ports
+add rule FAMILY {t} dispatch meta mark vmap @shapes
+add element FAMILY {t} shapes {{ {drop:#x} : drop }}
 add rule FAMILY {t} pre jump translate
 add rule FAMILY {t} out jump translate
 add rule FAMILY {t} post ct status dnat FAMILY saddr . FAMILY daddr @loops masquerade

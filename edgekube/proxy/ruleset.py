@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgekube.proxy.frame import FRAME, MASQUERADE_BIT, NO_MASQUERADE
+from edgekube.proxy.frame import DROP, FRAME, MASQUERADE_BIT, NO_MASQUERADE
 from edgekube.proxy.model import Endpoint, Front, Target, Targets
 
+_MOST = (1 << 14) - 2  # endpoints of one front that are used
 _MASQUERADE = f"ct mark set ct mark or {MASQUERADE_BIT:#x}"
 
 
@@ -47,7 +48,18 @@ class Tables:
 
 def tables_of(frame: Frame, targets: Targets, loops: Iterable[str] = ()) -> Tables:
     """Spell targets out. `loops` are the addresses of endpoints on this node."""
-    maps = ("services", "nodeports", "endpoints", "port_endpoints", "refused", "refused_ports", "limited", "loops")
+    maps = (
+        "services",
+        "nodeports",
+        "affine",
+        "affine_ports",
+        "endpoints",
+        "port_endpoints",
+        "refused",
+        "refused_ports",
+        "limited",
+        "loops",
+    )
     elements: dict[str, dict[str, str]] = {name: {} for name in maps}
     shapes: set[str] = set()
     chains: dict[str, tuple[str, ...]] = {}
@@ -60,15 +72,15 @@ def tables_of(frame: Frame, targets: Targets, loops: Iterable[str] = ()) -> Tabl
             elements["refused_ports" if front.wild else "refused"][key] = ""
             continue
         if not (target.endpoints or target.inside):
-            verdict = "drop"
+            elements["nodeports" if front.wild else "services"][key] = f"{DROP:#x}"
         elif target.affinity_seconds:
-            verdict = f"goto {_affinity(frame, front, target, chains, sets)}"
+            name = _affinity(frame, front, target, chains, sets)
+            elements["affine_ports" if front.wild else "affine"][key] = f"goto {name}"
         else:
             shape = _shape(front, target)
             _spread(key, target, elements["port_endpoints" if front.wild else "endpoints"])
             shapes.add(shape)
-            verdict = f"goto {shape}"
-        elements["nodeports" if front.wild else "services"][key] = verdict
+            elements["nodeports" if front.wild else "services"][key] = f"{_mark(shape):#x}"
     for address in loops:
         elements["loops"][f"{address} . {address}"] = ""
     return Tables(elements, frozenset(shapes), chains, sets)
@@ -80,14 +92,20 @@ def _key(front: Front) -> str:
 
 def _spread(key: str, target: Target, into: dict[str, str]) -> None:
     """Those for everybody first, then those for clients in the cluster."""
-    for index, endpoint in enumerate(target.all_endpoints()):
+    for index, endpoint in enumerate((*target.endpoints[:_MOST], *target.inside[:_MOST])):
         into[f"{key} . {index:#x}"] = f"{endpoint.address} . {endpoint.port}"
 
 
 def _shape(front: Front, target: Target) -> str:
     """Name of the chain for targets like this: n|p, [m], how many for all, [i how many for clients in the cluster]."""
-    name = f"{'p' if front.wild else 'n'}{'m' if target.masquerade else ''}{len(target.endpoints)}"
-    return f"{name}i{len(target.inside)}" if target.inside else name
+    name = f"{'p' if front.wild else 'n'}{'m' if target.masquerade else ''}{min(len(target.endpoints), _MOST)}"
+    return f"{name}i{min(len(target.inside), _MOST)}" if target.inside else name
+
+
+def _mark(shape: str) -> int:
+    """The same as a number: 14 bits for each count, one for p, one for m."""
+    outer, _, inner = shape.lstrip("npm").partition("i")
+    return int(outer) | int(inner or 0) << 14 | ("p" in shape) << 28 | ("m" in shape) << 29
 
 
 def _shape_chain(frame: Frame, name: str) -> Iterable[str]:
@@ -104,6 +122,7 @@ def _shape_chain(frame: Frame, name: str) -> Iterable[str]:
         pick = f"meta mark set numgen random mod {inner} offset {outer} {tail}"
         yield f"{rule} {frame.family} saddr {frame.pods} meta l4proto {{ tcp, udp }} {pick}"
         yield f"{rule} fib saddr type local meta l4proto {{ tcp, udp }} {_MASQUERADE} {pick}"
+    yield f"add element {frame.at} shapes {{ {_mark(name):#x} : goto {name} }}"
     if int(outer):
         yield f"{rule} meta l4proto {{ tcp, udp }} {mark}meta mark set numgen random mod {outer} {tail}"
     else:
@@ -155,7 +174,9 @@ def _target(endpoint: Endpoint) -> str:
 def whole(frame: Frame, wanted: Tables, *, leftovers: Iterable[str] = ()) -> str:
     """The complete table in one transaction. `leftovers` are commands that remove what an earlier run left and nothing wants."""
     spared = ", ".join((frame.pods, *NO_MASQUERADE[frame.family]))
-    lines = [FRAME[frame.family].format(t=frame.table, bit=MASQUERADE_BIT, pods=frame.pods, services=frame.services, spared=spared)]
+    lines = [
+        FRAME[frame.family].format(t=frame.table, bit=MASQUERADE_BIT, pods=frame.pods, services=frame.services, spared=spared, drop=DROP)
+    ]
     lines += _sets(frame, wanted.sets)
     for name in sorted(wanted.shapes):
         lines += _shape_chain(frame, name)

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("store", "api", "link", "runtime", "node")
+NAMES = ("store", "api", "link", "runtime", "node", "proxy")
 
 
 def main() -> None:

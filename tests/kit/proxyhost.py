@@ -36,13 +36,13 @@ class Host:
         self._thread = threading.Thread(target=ns.call_inside, args=(paths["host"], self._loop.run_forever))
         self._thread.start()
 
-    def do(self, make):
+    def do(self, make, seconds=60):
         """The result of a coroutine that runs in the host's namespace."""
 
         async def run():
             return await make()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(seconds)
 
     def close(self) -> None:
         for stop in self.stops:

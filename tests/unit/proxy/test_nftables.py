@@ -40,7 +40,7 @@ async def nft(*words):
         "insert rule ip edgekube_test pre accept",
         "add chain ip edgekube_test foreign",
         "delete element ip edgekube_test services { 10.43.0.5 . tcp . 80 }",
-        "add element ip edgekube_test services { 10.43.0.6 . tcp . 80 : drop }",
+        "add element ip edgekube_test affine { 10.43.0.6 . tcp . 80 : drop }",
         "flush chain ip edgekube_test post",
         "add rule ip edgekube_test n1 drop",
         "delete table ip edgekube_test; add table ip edgekube_test; add chain ip edgekube_test pre",
@@ -86,7 +86,7 @@ def test_a_table_of_another_shape_is_replaced():
         await nft("add table ip edgekube_test; add map ip edgekube_test services { type ipv4_addr : verdict ; }")
         backend = NftablesBackend(NODE)
         await backend.replace(to("10.42.0.1"))
-        assert "10.43.0.5 . tcp . 80 : goto n1" in await nft("list", "table", "ip", NODE.table)
+        assert "10.43.0.5 . tcp . 80 : 0x00000001" in await nft("list", "table", "ip", NODE.table)
         backend.close()
 
     in_namespace(scenario)

@@ -105,10 +105,7 @@ async def floors():
 
 
 async def rebuilds(proxy):
-    found = []
-    for _ in range(3):
-        found.append(await timed(proxy._backend.replace(proxy._book.all())))
-    return found
+    return [await timed(proxy._backend.replace(proxy._book.all())) for _ in range(3)]
 
 
 async def measure(counts):

@@ -63,7 +63,7 @@ class Join:
     key_revoked: bool = False  # under whatever name
     found: Obj | None = None  # the Node of that name
     seen: bool = False  # whether there has been such a Node since it was pinned
-    server: bool = False  # it is the server's own node
+    server: bool = False  # it is a name of the server, or its own node's
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def plan_join(join: Join) -> Verdict:
             return Verdict()
         return Verdict(KEY_CHANGED, f"node {node} asks with another key than the one it is known by; a node keeps its key for life")
     if join.server:
-        return Verdict(NAME_IN_USE, f"{node} is the name of the server's own node: take another")
+        return Verdict(NAME_IN_USE, f"{node} is a name of the server itself: take another")
     if join.by_token:
         refused = _judge_token(join)
         if refused.reason:

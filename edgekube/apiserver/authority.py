@@ -4,6 +4,9 @@ A joining agent reads it over a connection that it does not trust yet, compares 
 connects again, verified, and shows the token. The certificate is public: every TLS handshake shows it.
 """
 
+import asyncio
+from pathlib import Path
+
 from edgekube.apiserver.request import AnyResponse, Request, Response
 from edgekube.apiserver.routes import Routes
 
@@ -11,10 +14,10 @@ PATH = "/cacerts"
 _PEM = "application/x-pem-file"
 
 
-def register(routes: Routes, ca_pem: bytes) -> None:
-    """`ca_pem`: certificates only."""
+def register(routes: Routes, certificate: Path) -> None:
+    """`certificate` is the file that holds no key; it is read again each time, for it is renewed under a running server."""
 
     async def answer(_request: Request) -> AnyResponse:
-        return Response(200, ca_pem, _PEM)
+        return Response(200, await asyncio.to_thread(certificate.read_bytes), _PEM)
 
     routes.add(PATH, answer, anonymous=True)

@@ -77,6 +77,7 @@ def _controllers(plane: Plane) -> Component:
             ca_pem=plane.pki.ca.read_text(),
             cluster_cidrs=settings.cluster_cidrs,
             authority=plane.pki.authority,
+            serving=plane.pki.apiserver,
             certificate_life=settings.certificate_life,
             own_node="" if settings.disable_agent else settings.node_name,
             listens=_listens(settings),

@@ -132,7 +132,7 @@ def parse_usages(text: str) -> tuple[int, Sequence[str]]:
     """(how many machines, 0 for any number; kubeadm's usages) from a list such as `1` or `signing,authentication,3`. Raises Failure."""
     uses, words = 0, []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        if part.isascii() and part.isdigit() and 0 < int(part) < 100_000 and not uses:
+        if part.isascii() and part.isdigit() and 0 < int(part) <= 10_000 and not uses:
             uses = int(part)
         elif part in USAGES:
             words.append(part)

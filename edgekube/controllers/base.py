@@ -46,6 +46,7 @@ class Settings:
     cluster_cidrs: Sequence[str] = ("10.42.0.0/16",)
     authority: Path | None = None  # key and certificate that sign; None: nothing is signed
     certificate_life: timedelta = LEAF_LIFE  # of certificates that are signed on request
+    serving: Path | None = None  # the API server's own certificate: nobody else gets one for its names and addresses
     own_node: str = ""  # the server's own node
     terminated_pods: int = 12500  # finished pods kept before the oldest are deleted
     listens: Mapping[str, Mapping[tuple[str, int], str]] = field(default_factory=dict)  # node ("": all) -> (protocol, port) -> who has it

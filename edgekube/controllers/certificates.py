@@ -11,6 +11,7 @@ The steps of a join each can be the last before a crash, and the next run goes o
 A machine that was counted and not signed asks again and is not counted again; a pin without a Node keeps the name for a while only.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Hashable, Iterable, Sequence
@@ -22,9 +23,10 @@ from edgekube.api.item import Item
 from edgekube.api.kinds.certificatesigningrequest import conditions
 from edgekube.api.types import Key, Obj
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Settings, Tools
-from edgekube.controllers.csrplans import Asked, plan_cleanup, plan_signature, read_request, serving_problem
+from edgekube.controllers.csrplans import Asked, plan_cleanup, plan_signature, read_request, reserved_problem, serving_problem
 from edgekube.controllers.joins import Joins
 from edgekube.errors import Conflict, NotFound
+from edgekube.lib import pki
 from edgekube.lib.failpoint import hit
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ class CertificateController(Base):
         super().__init__(tools)
         self._authority: Path | None = settings.authority
         self._life = settings.certificate_life
+        self._serving = settings.serving
+        self._waiting: dict[str, set[Key]] = {}  # node -> its requests that its next address may answer
         self._joins = Joins(client=self.client, cache=self.cache, clock=self.clock, events=self.events, own_node=settings.own_node)
 
     def watches(self) -> Sequence[Owns | Maps]:
@@ -56,11 +60,7 @@ class CertificateController(Base):
             return
         if new is not None:
             self._joins.seen(item.key.name)
-        waiting = self.cache.list(CERTIFICATE_SIGNING_REQUEST)
-        user = signers.NODE_PREFIX + item.key.name
-        for one in waiting:
-            if one.fields.get("spec.signerName") == signers.KUBELET_SERVING and one.decode()["spec"].get("username") == user:
-                yield one.key
+        yield from self._waiting.pop(item.key.name, ())
 
     async def reconcile(self, key: Key) -> Result:
         item = self.cache.get(CERTIFICATE_SIGNING_REQUEST, key)
@@ -92,7 +92,7 @@ class CertificateController(Base):
         itself = asked.user == asked.request.common_name
         for subresource, what, fits in (("selfnodeclient", "self kubelet client", itself), ("nodeclient", "kubelet client", True)):
             if fits and await self._allowed(found, subresource):
-                verdict = await self._joins.admit(asked, itself=itself)
+                verdict = await self._joins.admit(asked, itself=itself, reserved=await self._reserved())
                 if verdict.reason:
                     return await self._decide(found, "Denied", verdict.reason, verdict.message)
                 return await self._decide(found, "Approved", "AutoApproved", _APPROVED.format(what=what))
@@ -103,12 +103,20 @@ class CertificateController(Base):
         """For the node that asks, under its own name and addresses."""
         if signers.node_serving_problem(asked.request, asked.usages) or asked.user != asked.request.common_name:
             return found
-        nodes = [item.decode() for item in self.cache.list(NODE)]
-        problem = serving_problem(asked, nodes)
+        if problem := reserved_problem(asked, await self._reserved()):
+            return await self._decide(found, "Denied", "AddressInUse", problem)
+        node = signers.node_of(asked.user)
+        self._waiting.setdefault(node, set()).add(Key("", asked.name))  # before looking: a change that comes meanwhile is not lost
+        problem = serving_problem(asked, [item.decode() for item in self.cache.list(NODE)])
         if problem or not await self._allowed(found, "selfnodeserver"):
             log.info("signing request not approved", extra={"request": asked.name, "user": asked.user, "why": problem or "no permission"})
             return found
         return await self._decide(found, "Approved", "AutoApproved", _APPROVED.format(what="self kubelet serving"))
+
+    async def _reserved(self) -> frozenset[str]:
+        """As the API server's certificate says now: it follows the server's addresses."""
+        serving = self._serving
+        return frozenset() if serving is None else await asyncio.to_thread(lambda: pki.names_of(serving.read_bytes()))
 
     async def _allowed(self, found: Obj, subresource: str) -> bool:
         spec = found["spec"]

@@ -47,6 +47,14 @@ def read_request(found: Obj) -> Asked | None:
     return Asked(about["name"], user, signer, spec.get("usages") or (), request, spec.get("expirationSeconds"), machine)
 
 
+def reserved_problem(asked: Asked, reserved: frozenset[str]) -> str:
+    """What of a request belongs to the API server: who could serve under that would be taken for it. A node writes its own addresses, so
+    they are no proof. "" if nothing."""
+    wanted = (*asked.request.names, *(_normal(address) for address in asked.request.addresses))
+    found = next((one for one in wanted if one in reserved), "")
+    return f"{found} is a name or address of the API server: ask for a certificate without it" if found else ""
+
+
 def serving_problem(asked: Asked, nodes: Sequence[Obj]) -> str:
     """Why a node may not serve under these names and addresses; "" if they are its own.
 
@@ -67,8 +75,6 @@ def serving_problem(asked: Asked, nodes: Sequence[Obj]) -> str:
     for address in asked.request.addresses:
         if _normal(address) in others:
             return f"{address} is an address of node {others[_normal(address)]}"
-        if ipaddress.ip_address(address).is_loopback:
-            return f"{address} is an address of every node"
     return ""
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Joins:
-    """`own_node` is the node of the server itself, which nobody joins as."""
+    """`own_node` is the node of the server itself, which nobody joins as; nor as any other name of the server."""
 
     def __init__(self, *, client: Client, cache: Cache, clock: Clock, events: Recorder, own_node: str) -> None:
         self._client, self._cache, self._clock, self._events, self._own = client, cache, clock, events, own_node
@@ -32,8 +32,9 @@ class Joins:
         """There is a Node of that name: should it go, its name is free."""
         self._seen.add(node)
 
-    async def admit(self, asked: Asked, *, itself: bool) -> Verdict:
-        """Decide; if the answer is yes, the token has counted the machine and the name is pinned to its key."""
+    async def admit(self, asked: Asked, *, itself: bool, reserved: frozenset[str]) -> Verdict:
+        """Decide (`reserved`: names of the server). If the answer is yes, the token has counted the machine, and the name is pinned to its
+        key."""
         node, key = signers.node_of(asked.request.common_name), asked.request.key_digest
         by_token = asked.user.startswith(bootstraptokens.USER_PREFIX)
         secret = await self._token(asked.user.removeprefix(bootstraptokens.USER_PREFIX)) if by_token else None
@@ -54,7 +55,7 @@ class Joins:
             key_revoked=any(key in pin.revoked_keys for pin in pins.values()),
             found=found,
             seen=node in self._seen,
-            server=node == self._own,
+            server=node == self._own or node in reserved,
         )
         verdict = plan_join(join)
         if verdict.reason:

@@ -137,6 +137,17 @@ def dates_of(pem: bytes) -> Validity:
     return Validity(first + (last - first) / 2, first, last)
 
 
+def names_of(pem: bytes) -> frozenset[str]:
+    """Every name and address that a serving certificate stands for. Raises ValueError."""
+    from cryptography import x509
+
+    try:
+        found = load_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    return frozenset((*found.get_values_for_type(x509.DNSName), *(str(one) for one in found.get_values_for_type(x509.IPAddress))))
+
+
 def renewal_of(validity: Validity) -> datetime:
     """When two thirds of the life are over."""
     return validity.issued + (validity.not_after - validity.issued) * 2 / 3

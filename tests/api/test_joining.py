@@ -109,8 +109,11 @@ async def test_a_name_in_use_is_told_to_the_newcomer(cluster):
     newcomer.name = "pi-0a1b2c"
     await cluster.join(newcomer, token)
     assert await cluster.works(pi) == await cluster.works(newcomer) == ""
+    events = [item.decode() for item in (await cluster.live.client.list(catalog.EVENT)).items]
+    assert [event["involvedObject"]["name"] for event in events if event["reason"] == "NameInUse"] == ["pi"]
     server = await refused(cluster, Machine("node-1"), token)
-    assert (server.reason, server.message) == ("NameInUse", "node-1 is the name of the server's own node: take another")
+    assert (await refused(cluster, Machine("localhost"), token)).reason == "NameInUse"
+    assert (server.reason, server.message) == ("NameInUse", "node-1 is a name of the server itself: take another")
 
 
 async def test_two_machines_of_one_name_at_once(cluster):
@@ -220,7 +223,7 @@ async def test_serving_certificates_are_for_ones_own_name_and_addresses(cluster)
     await addresses(other, "192.0.2.2")
     made = pki.load_certificate(await cluster.answer(await serving("192.0.2.1")))  # before it has said its addresses: those it asks for
     assert "system:node:pi" in made.subject.rfc4514_string()
-    refused = [await serving("192.0.2.2"), await serving("127.0.0.1"), await serving("192.0.2.1", name="other")]
+    refused = [await serving("192.0.2.2"), await serving("192.0.2.1", name="other")]
     await addresses(pi, "192.0.2.1")
     await cluster.answer(await serving("192.0.2.1"))
     moved = await serving("192.0.2.9")
@@ -230,6 +233,23 @@ async def test_serving_certificates_are_for_ones_own_name_and_addresses(cluster)
     for name in refused:
         found = await cluster.live.client.get(catalog.CERTIFICATE_SIGNING_REQUEST, name)
         assert not (found.get("status") or {}).get("conditions"), name
+
+
+async def test_no_node_passes_for_the_api_server(cluster):
+    """Not even one that says that the server's address is its own."""
+    pi = await cluster.join(Machine("pi"), await cluster.token())
+    node = await cluster.live.client.get(catalog.NODE, "pi")
+    node["status"]["addresses"] = [
+        {"type": "InternalIP", "address": "127.0.0.1"},
+        {"type": "InternalIP", "address": "10.43.0.1"},
+        {"type": "Hostname", "address": "kubernetes.default.svc"},
+    ]
+    await cluster.live.client.update(catalog.NODE, node, subresource="status")
+    for names, addresses in ((("pi",), ("127.0.0.1",)), (("pi",), ("10.43.0.1",)), (("kubernetes.default.svc",), ())):
+        subject = Subject("system:node:pi", ("system:nodes",), names, addresses, server=True)
+        with pytest.raises(Refused) as caught:
+            await cluster.answer(await cluster.ask(pi, by=pi, signer=signers.KUBELET_SERVING, subject=subject))
+        assert caught.value.reason == "AddressInUse"
 
 
 async def test_a_request_that_is_not_a_nodes_waits_for_a_person_and_is_signed_after_approval(cluster):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekube.lib import csr, pki
 from tests.kit.cluster import Cluster, CommandFailed, cluster
 from tests.kit.requires import needs
 
@@ -90,3 +91,53 @@ def test_killed_at_a_step_of_a_join(server, point):
     assert all(one["status"].get("certificate") or one["status"]["conditions"][0]["type"] == "Denied" for one in server.get("csr")["items"])
     assert "certificate" in machine(server, token, f"{name}-2")
     assert machine(server, token, f"{name}-3")["denied"] == "TokenUsedUp"
+
+
+def test_a_machine_that_was_off_for_years_comes_back(server):
+    """Server and machine wake up long after the certificate's end: it is refused by name, and renewed for its key."""
+    folder = server.base / "cellar"
+    token = server.edgekube("token", "create").strip()
+    certificate = machine(server, token, "cellar", folder)["certificate"].encode()
+    assert spoken(server, folder, "/api/v1/nodes")[0] == 200
+    server.stop()
+    offset = server.base / "offset"
+    offset.write_text(str(500 * 24 * 3600))
+    server.flags.append(f"--test-clock-offset-file={offset}")
+    try:
+        server.start()
+        status, answer = spoken(server, folder, "/api/v1/nodes")
+        assert (status, json.loads(answer)["message"][:60]) == (401, "the certificate of system:node:cellar does not hold now: its")
+        status, renewed = spoken(server, folder, "/v1-edgekube/renew", csr.make(pki.key_pem((folder / "client.pem").read_bytes()), CELLAR))
+        assert status == 200, renewed
+        (folder / "client.pem").write_bytes((folder / "key.pem").read_bytes() + renewed.encode())
+        assert spoken(server, folder, "/api/v1/nodes")[0] == 200
+        before, after = pki.dates_of(certificate), pki.dates_of(renewed.encode())
+        assert (after.issued - before.issued).days == 500
+        assert "certificate renewed by proof of key" in server.log_text()
+    finally:
+        server.flags.pop()
+        server.stop()
+        (server.data / "time-floor").unlink(missing_ok=True)
+        server.start()
+
+
+CELLAR = pki.Subject("system:node:cellar", ("system:nodes",))
+_SPEAK = """
+import json, ssl, sys, urllib.error, urllib.request
+from edgekube.lib.tlsclock import ignore_time
+url, credential, ca, body = sys.argv[1:]
+context = ignore_time(ssl.create_default_context(cafile=ca))
+context.load_cert_chain(credential)
+try:
+    answer = urllib.request.urlopen(urllib.request.Request(url, data=body.encode() or None), context=context, timeout=5)
+except urllib.error.HTTPError as error:
+    answer = error
+print(json.dumps([answer.status, answer.read().decode()]))
+"""
+
+
+def spoken(found: Cluster, folder: Path, path: str, body: bytes = b"") -> tuple[int, str]:
+    """Status and body of a request with the machine's certificate."""
+    argv = ["-c", _SPEAK, f"https://127.0.0.1:6443{path}", str(folder / "client.pem"), str(found.data / "pki" / "ca.crt"), body.decode()]
+    status, text = json.loads(found.inside(sys.executable, *argv))
+    return status, text

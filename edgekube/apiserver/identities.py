@@ -15,8 +15,8 @@ Threat model of joining and of nodes (each claim has its test in tests/api/test_
   new token; one that falls back to the floor lets a token live until the clock is right, at most as long as it was made for.
 - Who steals a node's disk is that node until `edgekube node revoke`: then its connections end, and its key is refused for ever, with any
   token. He cannot become another node: certificates of one's own name and key only.
-- Who is a node cannot pass for the API server: no serving certificate is granted for a name or address that is the server's, whatever
-  the node says its own addresses are.
+- Who is a node cannot pass for the API server: names and addresses that are the server's are left out of every serving certificate,
+  whatever the node says its own are.
 - Who has an old certificate of a node whose name another machine has taken is refused: the key is not the pinned one.
 - A certificate past its end can do one thing, /v1-edgekube/renew, and only with its key: the request is signed by it.
 - The server's own node speaks in process; its certificate (pki/kubelet-client.pem) is trusted by key, and nobody else gets its name.

@@ -21,9 +21,10 @@ from edgekube.api import signers
 from edgekube.api.catalog import CERTIFICATE_SIGNING_REQUEST, NODE
 from edgekube.api.item import Item
 from edgekube.api.kinds.certificatesigningrequest import conditions
+from edgekube.api.nodeidentity import NAME_TAKEN
 from edgekube.api.types import Key, Obj
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Settings, Tools
-from edgekube.controllers.csrplans import Asked, plan_cleanup, plan_signature, read_request, reserved_problem, serving_problem
+from edgekube.controllers.csrplans import Asked, plan_cleanup, plan_signature, read_request, serving_problem
 from edgekube.controllers.joins import Joins
 from edgekube.errors import Conflict, NotFound
 from edgekube.lib import pki
@@ -32,6 +33,7 @@ from edgekube.lib.failpoint import hit
 log = logging.getLogger(__name__)
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+AUTO = "AutoApproved"
 _APPROVED = "Auto approving {what} certificate after SubjectAccessReview."
 
 
@@ -95,7 +97,7 @@ class CertificateController(Base):
                 verdict = await self._joins.admit(asked, itself=itself, reserved=await self._reserved())
                 if verdict.reason:
                     return await self._decide(found, "Denied", verdict.reason, verdict.message)
-                return await self._decide(found, "Approved", "AutoApproved", _APPROVED.format(what=what))
+                return await self._decide(found, "Approved", AUTO, _APPROVED.format(what=what))
         log.info("signing request not approved", extra={"request": asked.name, "user": asked.user, "why": "no permission"})
         return found
 
@@ -103,15 +105,13 @@ class CertificateController(Base):
         """For the node that asks, under its own name and addresses."""
         if signers.node_serving_problem(asked.request, asked.usages) or asked.user != asked.request.common_name:
             return found
-        if problem := reserved_problem(asked, await self._reserved()):
-            return await self._decide(found, "Denied", "AddressInUse", problem)
         node = signers.node_of(asked.user)
         self._waiting.setdefault(node, set()).add(Key("", asked.name))  # before looking: a change that comes meanwhile is not lost
         problem = serving_problem(asked, [item.decode() for item in self.cache.list(NODE)])
         if problem or not await self._allowed(found, "selfnodeserver"):
             log.info("signing request not approved", extra={"request": asked.name, "user": asked.user, "why": problem or "no permission"})
             return found
-        return await self._decide(found, "Approved", "AutoApproved", _APPROVED.format(what="self kubelet serving"))
+        return await self._decide(found, "Approved", AUTO, _APPROVED.format(what="self kubelet serving"))
 
     async def _reserved(self) -> frozenset[str]:
         """As the API server's certificate says now: it follows the server's addresses."""
@@ -152,13 +152,27 @@ class CertificateController(Base):
         problem = signers.problem(asked.signer, asked.request, asked.usages)
         if status.get("certificate") or problem is None or self._authority is None:
             return found
+        reason = "SignerValidationFailure"
+        if not problem and asked.signer == signers.KUBELET_CLIENT:
+            reason, problem = NAME_TAKEN, await self._own_name(found, asked)
         if problem:
-            failed = {"type": "Failed", "status": "True", "reason": "SignerValidationFailure", "message": problem}
+            failed = {"type": "Failed", "status": "True", "reason": reason, "message": problem}
             wanted = status | {"conditions": [*(status.get("conditions") or ()), failed]}
         else:
-            if asked.signer == signers.KUBELET_CLIENT:
-                await self._joins.pin(signers.node_of(asked.request.common_name), asked.request.key_digest)
-            wanted = status | {"certificate": await plan_signature(self._authority, asked, now=self.clock.now(), life=self._life)}
+            # Who could serve under an address of the API server would be taken for it. A node writes its own addresses, so they prove
+            # nothing; and behind a NAT a node may well have the server's address, so it is left out and not a reason to refuse.
+            reserved = await self._reserved() if asked.signer == signers.KUBELET_SERVING else frozenset()
+            made = await plan_signature(self._authority, asked, now=self.clock.now(), life=self._life, reserved=reserved)
+            wanted = status | {"certificate": made}
         answer = await self.client.update(CERTIFICATE_SIGNING_REQUEST, found | {"status": wanted}, subresource="status")
         log.info("signing request answered", extra={"request": asked.name, "signer": asked.signer, "problem": problem})
         return answer
+
+    async def _own_name(self, found: Obj, asked: Asked) -> str:
+        """Why a node does not get its client certificate after all. What we approved was pinned before, and may have been given to another
+        since, if we were killed in between; what a person approves is pinned now: his word goes."""
+        node, key = signers.node_of(asked.request.common_name), asked.request.key_digest
+        if any(one.get("reason") == AUTO for one in conditions(found, "Approved")):
+            return "" if await self._joins.holds(node, key) else f"node {node} is another machine by now"
+        await self._joins.pin(node, key)
+        return ""

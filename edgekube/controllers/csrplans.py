@@ -47,14 +47,6 @@ def read_request(found: Obj) -> Asked | None:
     return Asked(about["name"], user, signer, spec.get("usages") or (), request, spec.get("expirationSeconds"), machine)
 
 
-def reserved_problem(asked: Asked, reserved: frozenset[str]) -> str:
-    """What of a request belongs to the API server: who could serve under that would be taken for it. A node writes its own addresses, so
-    they are no proof. "" if nothing."""
-    wanted = (*asked.request.names, *(_normal(address) for address in asked.request.addresses))
-    found = next((one for one in wanted if one in reserved), "")
-    return f"{found} is a name or address of the API server: ask for a certificate without it" if found else ""
-
-
 def serving_problem(asked: Asked, nodes: Sequence[Obj]) -> str:
     """Why a node may not serve under these names and addresses; "" if they are its own.
 
@@ -110,12 +102,14 @@ def _left(since: str | None, seconds: float, clock: Clock) -> float | None:
         return None
 
 
-async def plan_signature(authority: Path, asked: Asked, *, now: datetime, life: timedelta) -> str:
-    """The certificate as status.certificate says it: for as long as asked, but no longer than `life`."""
+async def plan_signature(
+    authority: Path, asked: Asked, *, now: datetime, life: timedelta, reserved: frozenset[str] = frozenset()
+) -> str:
+    """The certificate as status.certificate says it: for as long as asked, but no longer than `life`; for no `reserved` name or address."""
     if asked.seconds is not None:
         life = min(life, max(timedelta(seconds=asked.seconds), _SHORTEST))
-    return base64.b64encode(await asyncio.to_thread(_signed, authority, asked, now, life)).decode()
+    return base64.b64encode(await asyncio.to_thread(_signed, authority, asked, now, life, reserved)).decode()
 
 
-def _signed(authority: Path, asked: Asked, now: datetime, life: timedelta) -> bytes:
-    return csr.issue(authority.read_bytes(), asked.request, asked.usages, now=now, life=life)
+def _signed(authority: Path, asked: Asked, now: datetime, life: timedelta, reserved: frozenset[str]) -> bytes:
+    return csr.issue(authority.read_bytes(), asked.request, asked.usages, now=now, life=life, without=reserved)

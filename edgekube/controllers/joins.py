@@ -69,6 +69,11 @@ class Joins:
         await self.pin(node, key)
         return verdict
 
+    async def holds(self, node: str, key: str) -> bool:
+        """Whether the name belongs to this key now."""
+        secret = await self._pinned(node)
+        return secret is not None and nodeidentity.read(secret).trusts(key)
+
     async def pin(self, node: str, key: str) -> None:
         """The name belongs to this key from now on; whoever had it is refused."""
         secret = await self._pinned(node)

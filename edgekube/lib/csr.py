@@ -124,8 +124,16 @@ def make(key_pem: bytes, subject: Subject) -> bytes:
     return builder.sign(pki.load_key(key_pem), SHA256()).public_bytes(Encoding.PEM)
 
 
-def issue(authority_pem: bytes, request: SigningRequest, usages: Sequence[str], *, now: datetime, life: timedelta) -> bytes:
-    """A certificate for what was asked: subject and alternative names as requested, nothing else of it; never an authority.
+def issue(
+    authority_pem: bytes,
+    request: SigningRequest,
+    usages: Sequence[str],
+    *,
+    now: datetime,
+    life: timedelta,
+    without: frozenset[str] = frozenset(),
+) -> bytes:
+    """A certificate for what was asked: subject and alternative names as requested (`without` some), nothing else; never an authority.
 
     It holds from a whole life before it was issued (hosts whose clock is behind) to a whole life after: so the certificate itself says
     when it was issued (pki.dates_of). A clock that stands before the release counts as the release.
@@ -148,9 +156,9 @@ def issue(authority_pem: bytes, request: SigningRequest, usages: Sequence[str], 
     if purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(one) for one in purposes]), critical=False)
     builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-    alternative = _alternative(request.raw)
-    if list(alternative):
-        builder = builder.add_extension(alternative, critical=False)
+    alternative = [one for one in _alternative(request.raw) if str(one.value) not in without]
+    if alternative:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 

@@ -69,6 +69,7 @@ class Settings:
     disable: tuple[str, ...] = setting(
         (), "parts not to run: servicelb (then something else gives LoadBalancers their addresses)", role="server"
     )
+    disable_discovery: bool = setting(False, "do not look for servers, or answer agents that do, on the local network")
     disable_agent: bool = setting(False, "run only the control plane, no node", role="server")
     proxy_health_port: int = setting(10256, "port of the service proxy's /healthz; 0 for none")
     kubelet_port: int = setting(10250, "port of the kubelet's API")

@@ -18,6 +18,7 @@ from edgekube import __version__
 from edgekube.lib.mux import words
 from edgekube.lib.tlsclock import OutOfDate
 
+DEFAULT_PORT = 6443
 _HEAD_LIMIT = 64 * 1024
 
 
@@ -50,7 +51,7 @@ class DialFailed(Exception):
         self.refused = refused
 
 
-def parse_address(text: str, default_port: int = 6443) -> Address:
+def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
     """`https://HOST:PORT`, `HOST:PORT`, `HOST`, `[V6]:PORT`, or a bare IPv6 address. Raises ValueError."""
     bare = text.strip().removeprefix("https://").rstrip("/")
     if bare.startswith("["):

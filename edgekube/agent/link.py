@@ -9,6 +9,7 @@ Reads: the TLS context and the addresses, anew for each attempt. Promises: `sess
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import ssl
@@ -35,11 +36,16 @@ RESOLVE_SECONDS = 4.0
 FIRST_PAUSE, LAST_PAUSE, SHARE = 0.2, 12.0, 0.2  # pauses between attempts: a share of the time already without a connection
 REFUSED_PAUSE = 10.0  # the server is there and says no: that seldom changes
 SEARCH_AFTER = 3.0  # seconds without a connection before the local network is asked
+READY_SECONDS = 1.0
 KICK_EVERY = 0.3
 PROBE_SECONDS = 2.0
 
 CONNECTED = metrics.gauge("edgekube_link_connected", "Whether the agent has a connection to a server.")
 DIALED = metrics.counter("edgekube_link_connections_total", "Connections to a server that were opened.")
+
+class _Changed(DialFailed):
+    """The attempt was given up for a new one."""
+
 
 Search = Callable[[Callable[[Sequence[Address]], None]], Awaitable[None]]
 
@@ -59,7 +65,7 @@ class Link:
         self._up = False
         self._lost = clock.monotonic()
         self._contact: tuple[float, float] | None = None
-        self._wake = asyncio.Event()
+        self._wake, self._attempted = asyncio.Event(), asyncio.Event()
         self._swap = False
         self._trouble = ""
         self._watchers: list[Callable[[bool], None]] = []
@@ -137,10 +143,10 @@ class Link:
     # the component
 
     async def run(self, ready: asyncio.Event) -> None:
-        """Keep a connection until cancelled. Ready at once: an agent starts with no server too."""
-        ready.set()
+        """Keep a connection until cancelled. Ready after the first attempt, and soon anyway: an agent starts with no server too."""
         try:
             async with TaskScope("link") as scope:
+                scope.spawn(self._ready(ready), name="ready")
                 while True:
                     await self._connect(scope)
                     await self._until_needed()
@@ -149,26 +155,35 @@ class Link:
             for session in list(self._open):
                 session.close("the agent stops")
 
+    async def _ready(self, ready: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                await self._attempted.wait()
+        ready.set()
+
     async def _connect(self, scope: TaskScope) -> None:
         """Until there is a new connection."""
-        searching: asyncio.Task[None] | None = None
+        searching = None if self._search is None or self.connected else scope.spawn(self._searching(self._search), name="search")
         try:
             while True:
                 self._wake.clear()
                 error = await self._attempt()
                 if error is None:
                     return
+                if isinstance(error, _Changed):
+                    continue
+                self._attempted.set()
                 self._tell(str(error))
                 for watcher in self._refusals if error.refused else ():
                     watcher(error.refused, str(error))
-                if searching is None and self._search is not None and not self.connected and self._away() >= SEARCH_AFTER:
-                    searching = scope.spawn(self._searching(self._search), name="search")
                 await self._pause(REFUSED_PAUSE if error.refused else 0.0)
         finally:
             if searching is not None:
                 searching.cancel()
 
     async def _searching(self, search: Search) -> None:
+        """Whatever the attempts do meanwhile: one to a dead address takes long."""
+        await asyncio.sleep(SEARCH_AFTER - self._away())
         await search(self.heard)
 
     async def _attempt(self) -> DialFailed | None:
@@ -202,7 +217,7 @@ class Link:
         await asyncio.sleep(KICK_EVERY)
         await self._wake.wait()
         if not asking.done():
-            asking.set_result(DialFailed("something has changed: trying again"))
+            asking.set_result(_Changed("something has changed"))
 
     async def _reach(self, address: Address, tls: ssl.SSLContext) -> Dialed:
         try:
@@ -223,6 +238,7 @@ class Link:
         session.closed.add_done_callback(partial(self._closed, session))
         self._servers.told(dialed.servers)
         self._session, self._swap, self._trouble = session, False, ""
+        self._attempted.set()
         self.generation += 1
         DIALED.inc()
         log.info("connected to the server", extra={"server": str(dialed.address)})

@@ -1,6 +1,6 @@
 """An agent: it joins, once, and is a node of its cluster from then on.
 
-    identity > link > node (settings of the cluster, then the parts of node.py) > certificates > time
+    identity > discovery, link > node (settings of the cluster, then the parts of node.py) > certificates > time
 
 It is ready once its parts are started: whether the server can be reached just now makes no difference. When the cluster's settings change
 the parts of the node start anew, in this process; pods, links and rules are adopted as after any start. The link stays.
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekube.agent import settings as cluster
-from edgekube.agent.dial import parse_address
+from edgekube.agent.dial import DEFAULT_PORT, parse_address
+from edgekube.agent.discovery import Discovery
 from edgekube.agent.identity import Identity
 from edgekube.agent.inbound import Inbound
 from edgekube.agent.join import JoinConfig, ensure_joined
@@ -37,6 +38,7 @@ from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tasks import until_set
 from edgekube.lib.timefloor import FlooredClock
 from edgekube.lib.tlsclock import client_context
+from edgekube.lib.where import authority_of
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +84,22 @@ async def run_agent(settings: Settings, stop: asyncio.Event, announce: Callable[
         return
     door = Door(addresses=identity.addresses)
     found = Servers([parse_address(each) for each in settings.server or identity.servers], identity.folder / "servers.json")
-    link = Link(servers=found, tls=lambda: _tls(identity, clock), accept=door.open, clock=clock)
+    discovery = None if settings.disable_discovery else _discovery(identity, found)
+    search = None if discovery is None else discovery.search
+    link = Link(servers=found, tls=lambda: _tls(identity, clock), accept=door.open, clock=clock, search=search)
+    if discovery is not None:
+        discovery.announcements_to(link.heard)
+        door.moved.append(discovery.changed)
     async with HttpClient(HttpConfig(server=f"http://{words.SERVER_NAME}", via=link)) as client:
         agent = Agent(settings=replace(settings, node_name=identity.name), identity=identity, client=client, clock=clock, door=door)
-        await supervise(parts(agent, link, found), stop, on_ready=announce, start_timeout=float("inf"))
+        first = (discovery,) if discovery is not None else ()
+        await supervise((*first, *parts(agent, link, found)), stop, on_ready=announce, start_timeout=float("inf"))
+
+
+def _discovery(identity: Identity, servers: Servers) -> Discovery:
+    """For servers of our authority, at the port that they have."""
+    port = next((each.port for each in servers.candidates()), DEFAULT_PORT)
+    return Discovery(authority=authority_of(identity.ca.read_text()), port=port)
 
 
 def join_config(settings: Settings) -> JoinConfig:

@@ -15,5 +15,10 @@ def follow_addresses(settings: Settings) -> HostAddresses:
 
 def server_addresses(settings: Settings, addresses: HostAddresses) -> Sequence[str]:
     """Where agents can reach the API of this machine now, HOST:PORT, the best first."""
-    found = dict.fromkeys(filter(None, (settings.advertise_address, *addresses.view.addresses)))
-    return [f"[{each}]:{settings.https_port}" if ":" in each else f"{each}:{settings.https_port}" for each in found]
+    hosts = server_hosts(settings, addresses)
+    return [f"[{each}]:{settings.https_port}" if ":" in each else f"{each}:{settings.https_port}" for each in hosts]
+
+
+def server_hosts(settings: Settings, addresses: HostAddresses) -> Sequence[str]:
+    """The same without the port."""
+    return list(dict.fromkeys(filter(None, (settings.advertise_address, *addresses.view.addresses))))

@@ -1,6 +1,6 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-    addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > time
+    addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > whereabouts > time
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from edgekube.app.noderole import ControlPlaneRole
 from edgekube.app.paths import paths_of
 from edgekube.app.plane import Plane, credentials, open_plane, publish_address
 from edgekube.app.timekeeper import TimeKeeper, make_clock
+from edgekube.app.whereabouts import Whereabouts
 from edgekube.config import Settings
 from edgekube.controllers.base import Settings as ControllerSettings
 from edgekube.controllers.component import ControllerManager
@@ -62,9 +63,10 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
         reload=reload,
         clock=plane.clock,
     )
+    whereabouts = Whereabouts(settings=settings, ca_pem=plane.pki.ca.read_text(), addresses=plane.addresses, tunnels=plane.tunnels)
     time = TimeKeeper(clock=clock, client=plane.node(), node_name=settings.node_name, on_jump=(renewal.kick,))
     moving = MovingServer(addresses=plane.addresses, renew=renewal.subjects_changed, publish=lambda: publish_address(plane))
-    return (plane.addresses, *found, renewal, moving, time)
+    return (plane.addresses, *found, renewal, moving, whereabouts, time)
 
 
 def _controllers(plane: Plane) -> Component:

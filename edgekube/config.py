@@ -77,6 +77,12 @@ class Settings:
     eviction_hard_memory: str = setting("100Mi", "free memory below which pods are evicted")
     container_log_max_size: str = setting("10Mi", "size at which a container's log is rotated")
     container_log_max_files: int = setting(5, "log files kept per container")
+    lease_seconds: int = setting(40, "how long a node's Lease holds; it is renewed after a quarter of that")
+    node_monitor_grace_seconds: int = setting(50, "seconds of silence after which a node counts as lost", role="server")
+    node_loss_policy: str = setting("stay", "what pods of a lost node do that do not say it themselves: stay, fenced, evict", role="server")
+    fence_after_seconds: int = setting(
+        60, "seconds without contact after which a node has ended its fenced pods", role="server", shared=True
+    )
     shutdown_grace_seconds: int = setting(20, "how long pods may take to end when the machine shuts down")
     container_runtime_socket: str = setting("", "socket of a podman service to use instead of our own")
     resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
@@ -208,6 +214,7 @@ _FORMS = (
     ("node_taints", r"[^=:]+(=[^=:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)", "no taint such as key=value:NoSchedule"),
     ("eviction_hard_memory", _SIZE, "no size such as 100Mi"),
     ("container_log_max_size", _SIZE, "no size such as 10Mi"),
+    ("node_loss_policy", "stay|fenced|evict", "not one of stay, fenced, evict"),
     ("log_level", "debug|info|warning|error", "not one of debug, info, warning, error"),
 )
 

@@ -175,6 +175,8 @@ def _kubelet_config(host: Host) -> KubeletConfig:
         node_labels=settings.node_labels,
         node_taints=settings.node_taints,
         eviction_memory=quantity.value(settings.eviction_hard_memory),
+        lease_seconds=settings.lease_seconds,
+        lease_renew_seconds=settings.lease_seconds / 4,
     )
 
 

@@ -83,6 +83,10 @@ def _controllers(plane: Plane) -> Component:
             certificate_life=settings.certificate_life,
             own_node="" if settings.disable_agent else settings.node_name,
             listens=_listens(settings),
+            node_grace=settings.node_monitor_grace_seconds,
+            node_startup_grace=max(60, settings.node_monitor_grace_seconds),
+            node_loss=settings.node_loss_policy,
+            fence_after=settings.fence_after_seconds,
         ),
         only=lambda name: name not in left_out,
     )

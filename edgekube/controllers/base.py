@@ -50,6 +50,10 @@ class Settings:
     own_node: str = ""  # the server's own node
     terminated_pods: int = 12500  # finished pods kept before the oldest are deleted
     listens: Mapping[str, Mapping[tuple[str, int], str]] = field(default_factory=dict)  # node ("": all) -> (protocol, port) -> who has it
+    node_grace: float = 50.0  # seconds of silence after which a node counts as lost
+    node_startup_grace: float = 60.0  # the same for one that has never reported
+    node_loss: str = "stay"  # what happens to pods of lost nodes that do not say it themselves: see evictions.py
+    fence_after: float = 60.0  # what a node promises, as far as it is not known any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ from edgekube.controllers.consistency import TrackingClient
 from edgekube.controllers.deployment import DeploymentController
 from edgekube.controllers.endpoints import EndpointsController
 from edgekube.controllers.endpointslice import EndpointSliceController
+from edgekube.controllers.fencing import FencingController
 from edgekube.controllers.garbage import GarbageCollector
 from edgekube.controllers.namespace import NamespaceController
 from edgekube.controllers.networkpolicy import NetworkPolicyController
 from edgekube.controllers.nodeipam import NodeIpamController
-from edgekube.controllers.nodetaints import NodeTaintsController
+from edgekube.controllers.nodelifecycle import NodeLifecycleController
 from edgekube.controllers.podgc import PodGCController
 from edgekube.controllers.pods import pod_facts
 from edgekube.controllers.replicaset import ReplicaSetController
@@ -32,6 +33,7 @@ from edgekube.controllers.rootca import RootCAController
 from edgekube.controllers.runner import Runner
 from edgekube.controllers.serviceaccount import ServiceAccountController
 from edgekube.controllers.servicelb import ServiceLbController
+from edgekube.controllers.tainteviction import TaintEvictionController
 from edgekube.controllers.tokencleaner import TokenCleaner
 from edgekube.lib.clock import Clock
 
@@ -49,20 +51,25 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (TokenCleaner.name, lambda tools, _: TokenCleaner(tools)),
     (AggregationController.name, lambda tools, _: AggregationController(tools)),
     (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidrs=s.cluster_cidrs)),
-    (NodeTaintsController.name, lambda tools, _: NodeTaintsController(tools)),
+    (NodeLifecycleController.name, lambda tools, s: NodeLifecycleController(tools, grace=s.node_grace, startup_grace=s.node_startup_grace)),
+    (TaintEvictionController.name, lambda tools, settings: TaintEvictionController(tools, policy=settings.node_loss)),
+    (FencingController.name, lambda tools, settings: FencingController(tools, policy=settings.node_loss)),
     (DeploymentController.name, lambda tools, _: DeploymentController(tools)),
     (ReplicaSetController.name, lambda tools, _: ReplicaSetController(tools)),
     (EndpointSliceController.name, lambda tools, _: EndpointSliceController(tools)),
     (EndpointsController.name, lambda tools, _: EndpointsController(tools)),
     (NetworkPolicyController.name, lambda tools, _: NetworkPolicyController(tools)),
     (ServiceLbController.name, lambda tools, settings: ServiceLbController(tools, listens=settings.listens)),
-    (PodGCController.name, lambda tools, settings: PodGCController(tools, keep=settings.terminated_pods)),
+    (PodGCController.name, lambda tools, s: PodGCController(tools, keep=s.terminated_pods, policy=s.node_loss, fence_after=s.fence_after)),
 )
+
+
+_ACCOUNTS = {TaintEvictionController.name: NodeLifecycleController.name}  # as upstream: it has no account of its own
 
 
 def user_of(name: str) -> str:
     """The user a controller acts as."""
-    return f"system:serviceaccount:kube-system:{name}"
+    return f"system:serviceaccount:kube-system:{_ACCOUNTS.get(name, name)}"
 
 
 class ControllerManager:

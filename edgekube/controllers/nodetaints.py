@@ -1,16 +1,13 @@
-"""Keep a node's NoSchedule taints equal to its conditions, so that no pod is put where it cannot run. Reads and writes nodes.
+"""A node's NoSchedule taints equal its conditions, so that no pod is put where it cannot run. Pure; nodelifecycle.py writes them.
 
-As the first half of upstream's node lifecycle controller (doNoScheduleTaintingPass): a new node carries `not-ready` from admission until
-its kubelet says Ready; pressure conditions and `spec.unschedulable` are shown as taints. Taints of other keys are left alone.
+As upstream's doNoScheduleTaintingPass: a new node carries `not-ready` from admission until its kubelet says Ready; pressure conditions
+and `spec.unschedulable` are shown as taints. Taints of other keys are left alone.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekube.api.catalog import NODE
-from edgekube.api.types import Key, Obj
-from edgekube.controllers.base import DONE, Base, Result
-from edgekube.lib.clock import rfc3339
+from edgekube.api.types import Obj
 
 _PREFIX = "node.kubernetes.io/"
 _BY_CONDITION: Mapping[str, Mapping[str, str]] = {
@@ -22,24 +19,6 @@ _BY_CONDITION: Mapping[str, Mapping[str, str]] = {
 }
 _UNSCHEDULABLE = _PREFIX + "unschedulable"
 _OURS = frozenset(key for states in _BY_CONDITION.values() for key in states.values()) | {_UNSCHEDULABLE}
-
-
-class NodeTaintsController(Base):
-    """See the module."""
-
-    name = "node-controller"
-    primary = NODE
-
-    async def reconcile(self, key: Key) -> Result:
-        item = self.cache.get(NODE, key)
-        if item is None or item.deleting:
-            return DONE
-        node = item.decode()
-        taints = plan_taints(node, rfc3339(self.clock.now()))
-        if taints is not None:
-            patch = {"metadata": {"resourceVersion": node["metadata"]["resourceVersion"]}, "spec": {"taints": taints or None}}
-            await self.client.patch(NODE, key.name, "", patch)
-        return DONE
 
 
 def plan_taints(node: Obj, now: str) -> Sequence[Obj] | None:

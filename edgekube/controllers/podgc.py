@@ -12,6 +12,9 @@ from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
 from edgekube.client.protocol import PatchType
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
+from edgekube.controllers.evictions import fenced, guest_of
+from edgekube.controllers.fencing import patience, promise_of
+from edgekube.controllers.nodehealth import ready_of
 from edgekube.controllers.pods import PodFacts
 from edgekube.errors import ApiError, NotFound
 from edgekube.lib.clock import rfc3339
@@ -30,10 +33,11 @@ class PodGCController(Base):
     name = "pod-garbage-collector"
     primary = POD
 
-    def __init__(self, tools: Tools, *, keep: int) -> None:
+    def __init__(self, tools: Tools, *, keep: int, policy: str, fence_after: float) -> None:
         super().__init__(tools)
-        self._keep = keep
+        self._keep, self._policy, self._fence_after = keep, policy, fence_after
         self._missing_since: dict[str, float] = {}
+        self._promises: dict[str, float] = {}  # of nodes that were deleted
         self.cache.add_index(POD, FINISHED, lambda item: (FINISHED,) if item.fields.get("status.phase") in ("Succeeded", "Failed") else ())
         self.cache.add_field_index(POD, "spec.nodeName")
 
@@ -45,8 +49,11 @@ class PodGCController(Base):
         item = new or old
         if item is None:
             return ()
+        if new is None and old is not None:
+            self._promises[old.name] = promise_of(old.decode()) or 0.0
         if new is not None:
             self._missing_since.pop(item.name, None)
+            self._promises.pop(item.name, None)
             if OUT_OF_SERVICE.encode() not in new.raw:
                 return ()
         return [pod.key for pod in self.cache.by_index(POD, "spec.nodeName", item.name)]
@@ -65,7 +72,7 @@ class PodGCController(Base):
             return DONE
         known = self.cache.get(NODE, Key("", node))
         if known is not None:
-            if item.deleting and is_out_of_service(known) and not self.pods(item).ready:
+            if item.deleting and is_out_of_service(known):
                 await self._delete(item, "DeletionByPodGC", "PodGC: node is out of service")
             return DONE
         return await self._orphaned(item, node)
@@ -73,13 +80,20 @@ class PodGCController(Base):
     async def _orphaned(self, item: Item, node: str) -> Result:
         now = self.clock.monotonic()
         age = now - self._missing_since.setdefault(node, now)
-        if age < QUARANTINE:
-            return Result(after=QUARANTINE - age)
+        quarantine = self._quarantine(item, node)
+        if age < quarantine:
+            return Result(after=quarantine - age)
         try:
             await self.client.get(NODE, node)
         except NotFound:
             await self._delete(item, "DeletionByPodGC", "PodGC: node no longer exists")
         return DONE
+
+    def _quarantine(self, item: Item, node: str) -> float:
+        """The node may be running still, without a way to tell: a fenced pod is given up when it must have ended there."""
+        if not fenced(guest_of(item.decode()), self._policy):
+            return QUARANTINE
+        return max(QUARANTINE, patience(self._promises.get(node, self._fence_after)))
 
     async def _delete(self, item: Item, reason: str, message: str) -> None:
         """Mark a pod that has not ended as failed for this reason, then delete it at once."""
@@ -117,9 +131,10 @@ def _of_finished(old: Item | None, new: Item | None) -> Iterable[Hashable]:
 
 
 def is_out_of_service(node: Item) -> bool:
-    """Somebody declared the node dead; what it runs may be forgotten."""
-    taints = node.decode().get("spec", {}).get("taints") or ()
-    return any(taint.get("key") == OUT_OF_SERVICE for taint in taints)
+    """Somebody declared the node dead, and it does not say otherwise; what it runs may be forgotten."""
+    obj = node.decode()
+    taints = obj.get("spec", {}).get("taints") or ()
+    return any(taint.get("key") == OUT_OF_SERVICE for taint in taints) and (ready_of(obj) or {}).get("status") != "True"
 
 
 def plan_finished(pods: Sequence[PodFacts], keep: int) -> Sequence[PodFacts]:

@@ -175,7 +175,9 @@ class KubeletComponent:
         await self._node.network.retain(list(self._workers))
 
     def _node_changed(self, _old: Item | None, new: Item | None) -> None:
-        if new is not None and new.revision:  # else remembered
+        if new is None:
+            self._agent.gone()
+        elif new.revision:  # else remembered
             self._agent.seen(new.decode())
 
     def recheck(self) -> None:

@@ -81,6 +81,11 @@ class NodeAgent:
             self._told_at = float("-inf")
             self.kick()
 
+    def gone(self) -> None:
+        """Somebody deleted the Node: register again."""
+        self._node, self._told = None, None
+        self.kick()
+
     async def run(self, registered: asyncio.Event) -> None:
         """Until cancelled; `registered` is set once the Node exists and has its first status, or nobody is there to register with."""
         while True:
@@ -216,8 +221,10 @@ class NodeAgent:
             self._lease = await self._client.update(LEASE, {**self._lease, "spec": spec})
         except NotFound:
             self._lease = await self._client.create(LEASE, self._new_lease(spec))
-        except Conflict:
+        except Conflict:  # somebody else wrote to it: see what it says now
             self._lease = None
+            lease = await self._client.get(LEASE, self._config.node_name, LEASES)
+            self._lease = await self._client.update(LEASE, {**lease, "spec": spec})
 
     def _new_lease(self, spec: Obj) -> Obj:
         metadata: Obj = {"name": self._config.node_name, "namespace": LEASES}

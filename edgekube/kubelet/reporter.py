@@ -48,10 +48,19 @@ class Reporter:
         self._settled = notify
 
     def seen(self, pod: Obj) -> None:
-        """A newer version of the pod came from the API."""
-        entry = self._entries.get(pod["metadata"]["uid"])
-        if entry is not None:
-            entry.pod = pod
+        """A newer version of the pod came from the API. Where it says something else than we have written, we say it again: others mark
+        pods of a node that was silent as not ready."""
+        uid = pod["metadata"]["uid"]
+        entry = self._entries.get(uid)
+        if entry is None or _revision(pod) < _revision(entry.pod):
+            return
+        entry.pod = pod
+        if entry.written is None or entry.written is not entry.status:
+            return
+        theirs = pod.get("status") or {}
+        if not same(theirs, merge_status(theirs, entry.written)):
+            entry.written = None
+            self._queue.add(uid)
 
     def report(self, pod: Obj, status: Obj) -> None:
         """Make the API show `status`."""
@@ -154,6 +163,10 @@ class Reporter:
             entry.pod, entry.written = answer, status
             return True
         raise Conflict("the pod changes faster than its status can be written")
+
+
+def _revision(pod: Obj) -> int:
+    return int(pod["metadata"].get("resourceVersion") or 0)
 
 
 def merge_status(theirs: Obj, ours: Obj) -> Obj:

@@ -147,6 +147,13 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
         "get : core : services",
         EVENTS,
     ),
+    "fencing-controller": (  # edgekube's own: see edgekube/controllers/fencing.py
+        "list watch delete : core : pods",
+        "patch : core : pods/status",
+        f"{READ} : core : nodes",
+        f"{READ} create update : coordination.k8s.io : leases",
+        EVENTS,
+    ),
     "pod-garbage-collector": ("list watch delete : core : pods", f"{READ} : core : nodes", "patch : core : pods/status"),
     "replicaset-controller": (
         f"{READ} update : apps extensions : replicasets",

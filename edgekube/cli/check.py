@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
+from edgekube.app.firewall import examine_firewall
 from edgekube.app.paths import paths_of
 from edgekube.app.preflight import examine
 from edgekube.config import Settings
@@ -17,7 +18,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
     agent = arguments.agent or paths_of(settings).agent.is_dir()
     ours = running(settings.run_dir / "edgekube.pid")
     bad = 0
-    for found in examine(settings, agent=agent):
+    for found in (*examine(settings, agent=agent), *examine_firewall(settings, agent=agent)):
         if ours and found.check.startswith("port "):
             print(f"  ok    {found.check} is used by edgekube itself (process {ours})")
             continue

@@ -239,12 +239,17 @@ class NodePolicies:
                 await self._remove_table()
             return
         with _SYNCS.time():
-            if self._whole or self._state.empty:
+            if self._whole:
                 await self._write_whole(wanted)
+            elif self._state.empty:  # we know that there is no table
+                await self._apply(whole(self._table, wanted))
             elif commands := difference(self._table, self._state, wanted):
-                with self._watching().own_change():
-                    await (self._nft.apply_whole if len(commands) > _BIG else self._nft.apply)(commands)
+                await self._apply(commands)
         self._state = wanted
+
+    async def _apply(self, commands: str) -> None:
+        with self._watching().own_change():
+            await (self._nft.apply_whole if len(commands) > _BIG else self._nft.apply)(commands)
 
     async def _write_whole(self, wanted: Tables) -> None:
         watch = self._watching()
@@ -260,8 +265,11 @@ class NodePolicies:
 
     async def _remove_table(self) -> None:
         self._unwatch()
-        with contextlib.suppress(ProgramMissing):  # who has no nft has no table
-            await self._nft.delete_table(self._table, family=FAMILY)
+        if self._whole:
+            with contextlib.suppress(ProgramMissing):  # who has no nft has no table
+                await self._nft.delete_table(self._table, family=FAMILY)
+        else:
+            await self._nft.apply(f"add table {FAMILY} {self._table}\ndelete table {FAMILY} {self._table}\n")
         self._whole, self._state = False, NOTHING
 
     def _watching(self) -> TableWatch:

@@ -7,7 +7,7 @@ SelfSubjectRulesReview (authorization.k8s.io). `build` gives the list that the s
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgekube.api import problems
+from edgekube.api import bootstraptokens, problems
 from edgekube.api.kind import Kind
 from edgekube.api.types import Obj
 from edgekube.apiserver.authn import Authenticator
@@ -17,7 +17,7 @@ from edgekube.apiserver.rbac import RbacAuthorizer
 from edgekube.apiserver.subresources.binding import Bindings
 from edgekube.apiserver.tokens import BadToken
 from edgekube.apiserver.virtual import Virtual
-from edgekube.errors import BadRequest, Invalid
+from edgekube.errors import BadRequest, Invalid, Unauthorized
 
 if TYPE_CHECKING:
     from edgekube.apiserver.server import Server
@@ -54,12 +54,24 @@ class TokenReviews:
         if not token:
             raise BadRequest("token is required for TokenReview in authentication")
         wanted = spec.get("audiences") or [self._audience]
+        if bootstraptokens.looks_like(token):
+            return _answer(self.kind, obj, await self._of_join_token(token, wanted))
         try:
             claims, user = await self._authenticator.check_token(token, wanted)
         except BadToken as error:
             return _answer(self.kind, obj, {"user": {}, "error": f"[invalid bearer token, {error}]"})
         audiences = [audience for audience in wanted if audience in claims.audiences]
         return _answer(self.kind, obj, {"authenticated": True, "user": user_info(user), "audiences": audiences})
+
+    async def _of_join_token(self, token: str, wanted: Sequence[str]) -> Obj:
+        """It is for the API itself and nothing else."""
+        try:
+            user = await self._authenticator.authenticate(f"Bearer {token}", None)
+        except Unauthorized as error:
+            return {"user": {}, "error": f"[invalid bearer token, {error.message}]"}
+        if user is None or self._audience not in wanted:
+            return {"user": {}, "error": "[invalid bearer token, meant for another audience]"}
+        return {"authenticated": True, "user": user_info(user), "audiences": [self._audience]}
 
 
 class SelfSubjectReviews:

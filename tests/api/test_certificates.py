@@ -114,3 +114,43 @@ async def test_kubectl_lists_approves_and_denies(live) -> None:
     states = {line.split()[0]: line.split()[-1] for line in (await kubectl("get", "csr")).splitlines()[1:]}
     assert states == {"one": "Approved", "two": "Denied"}
     assert "Status:" in await kubectl("describe", "csr", "one")
+
+
+async def test_every_operation_of_the_api(api: Api) -> None:
+    """As the conformance suite goes through them (Certificates API, CSR API operations)."""
+    merge = "application/merge-patch+json"
+    _, groups = await api.call("GET", "/apis")
+    assert "certificates.k8s.io" in [group["name"] for group in groups["groups"]]
+    _, resources = await api.call("GET", "/apis/certificates.k8s.io/v1")
+    names = {one["name"]: one for one in resources["resources"]}
+    assert set(names) == {f"certificatesigningrequests{part}" for part in ("", "/approval", "/status")}
+    assert names["certificatesigningrequests"]["shortNames"] == ["csr"]
+    assert names["certificatesigningrequests/approval"]["verbs"] == ["get", "patch", "update"]
+    for name in ("one", "two"):
+        made = asked(name, Subject("e2e"), signer="example.com/e2e")
+        made["metadata"]["labels"] = {"e2e": "yes"}
+        assert (await api.call("POST", PATH, made))[0] == 201
+    one = f"{PATH}/one"
+    _, found = await api.call("PATCH", one, {"metadata": {"annotations": {"patched": "true"}}}, kind=merge)
+    assert found["metadata"]["annotations"] == {"patched": "true"}
+    found["metadata"]["annotations"]["updated"] = "true"
+    status, found = await api.call("PUT", one, found)
+    assert (status, found["metadata"]["annotations"]["updated"]) == (200, "true")
+    for part, condition in (("approval", "ApprovalPatch"), ("status", "StatusPatch")):
+        assert (await api.call("GET", f"{one}/{part}"))[0] == 200
+        patch = {"metadata": {"annotations": {part: "true"}}, "status": {"conditions": [{"type": condition, "status": "True", "reason": "e2e"}]}}
+        status, found = await api.call("PATCH", f"{one}/{part}", patch, kind=merge)
+        assert status == 200, found
+        assert found["metadata"]["annotations"][part] == "true"
+        assert [each["type"] for each in found["status"]["conditions"]] == [condition]
+        found["status"]["conditions"].append({"type": condition + "Update", "status": "True", "reason": "e2e", "message": "m"})
+        status, found = await api.call("PUT", f"{one}/{part}", found)
+        assert status == 200, found
+        assert [each["type"] for each in found["status"]["conditions"]] == [condition, condition + "Update"]
+    status, found = await api.call(
+        "PATCH", f"{one}/status", {"status": {"certificate": base64.b64encode(api.pki.ca.read_bytes()).decode()}}, kind=merge
+    )
+    assert (status, bool(found["status"]["certificate"])) == (200, True)
+    assert (await api.call("DELETE", one))[0] == 200
+    assert (await api.call("DELETE", f"{PATH}?labelSelector=e2e%3Dyes"))[0] == 200
+    assert (await api.call("GET", PATH))[1]["items"] == []

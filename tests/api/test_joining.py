@@ -3,6 +3,7 @@
 import asyncio
 import base64
 
+import orjson
 import pytest
 
 from edgekube.api import bootstraptokens, catalog, signers
@@ -76,6 +77,20 @@ async def test_each_bad_token_has_its_own_line(cluster):
         assert status == 401
         assert answer["message"].startswith(line)
     assert (await cluster.call("GET", REQUESTS, token=good))[0] == 200
+
+
+async def test_a_token_can_be_reviewed(cluster):
+    token = await cluster.token()
+
+    async def review(text: str, **spec) -> dict:
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": text} | spec}
+        path = "/apis/authentication.k8s.io/v1/tokenreviews"
+        return orjson.loads(await cluster.live.client.raw("POST", path, body=orjson.dumps(body)))["status"]
+
+    good = await review(token)
+    assert (good["authenticated"], good["user"]["username"]) == (True, f"system:bootstrap:{token[:6]}")
+    assert "its secret is wrong" in (await review(f"{token[:6]}.0123456789abcdef"))["error"]
+    assert "another audience" in (await review(token, audiences=["vault"]))["error"]
 
 
 async def test_a_token_lets_in_as_many_machines_as_it_says(cluster):

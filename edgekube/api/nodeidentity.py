@@ -27,6 +27,7 @@ _MOST_REVOKED = 32
 
 NAME_TAKEN, NAME_IN_USE, NAME_INVALID = "NameTaken", "NameInUse", "NameInvalid"
 KEY_REVOKED, KEY_IN_USE, KEY_CHANGED = "KeyRevoked", "KeyInUse", "KeyChanged"
+WAIT = "Wait"  # not decided: look again in a while
 TOKEN_USED_UP, TOKEN_REVOKED, TOKEN_EXPIRED, TOKEN_BOUND = "TokenUsedUp", "TokenRevoked", "TokenExpired", "TokenBoundToNode"
 
 
@@ -55,6 +56,7 @@ class Join:
     key: str
     now: datetime
     machine: str = ""  # the machine's id, as the request says
+    answers: bool | None = None  # whether the machine that has the name showed a sign of life since; None: not known yet
     itself: bool = False  # the node asks for its own next certificate
     token: BootstrapToken | None = None  # the token that asks, if one does
     by_token: bool = False
@@ -68,7 +70,8 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason` is "" if the certificate may be given; else reason and message go into the Denied condition."""
+    """`reason` is "" if the certificate may be given, WAIT if that cannot be said yet; else reason and message go into the Denied
+    condition."""
 
     reason: str = ""
     message: str = ""
@@ -109,7 +112,11 @@ def revoked(secret: Obj) -> Obj:
 
 
 def plan_join(join: Join) -> Verdict:
-    """Whether a machine gets a client certificate under a node's name. First who it is, then its token, then the name."""
+    """Whether a machine gets a client certificate under a node's name. First who it is, then its token, then the name.
+
+    A live node keeps its name, and the newcomer takes another; but one that only looks alive because it was set up anew a moment ago, with
+    a new key, must not be given another name unasked. Where machine ids are the same, signs of life tell the one from the other.
+    """
     node = join.node
     if wrong := validate.subdomain(node):
         return Verdict(NAME_INVALID, f"{node!r} is no name for a node: {wrong[0]}")
@@ -161,7 +168,10 @@ def _judge_name(join: Join) -> Verdict:
     if pin is None and not _ready(join.found):
         return Verdict()  # made by an administrator ahead of the machine, for its labels and taints
     same = bool(join.machine) and join.machine == (join.found.get("status") or {}).get("nodeInfo", {}).get("machineID")
-    if not same and (_ready(join.found) in ("True", "False") or (fresh and not _ready(join.found))):
+    live = _ready(join.found) in ("True", "False") or (fresh and not _ready(join.found))
+    if live and same and join.answers is None:
+        return Verdict(WAIT, f"node {node} has the same machine id: is it a copy that runs, or was this machine set up anew?")
+    if live and (not same or join.answers):
         return Verdict(NAME_IN_USE, f"another machine is running as node {node}: take another name")
     who = "this machine, with another key" if same else "another machine, which does not answer now"
     fixes = f'"kubectl delete node {node}", or join with a token made by "edgekube token create --node-name {node}"'

@@ -47,6 +47,7 @@ class Settings:
     authority: Path | None = None  # key and certificate that sign; None: nothing is signed
     certificate_life: timedelta = LEAF_LIFE  # of certificates that are signed on request
     serving: Path | None = None  # the API server's own certificate: nobody else gets one for its names and addresses
+    listen_seconds: float = 16.0  # for a sign of life of a node whose name is wanted: longer than kubelets wait between two
     own_node: str = ""  # the server's own node
     terminated_pods: int = 12500  # finished pods kept before the oldest are deleted
     listens: Mapping[str, Mapping[tuple[str, int], str]] = field(default_factory=dict)  # node ("": all) -> (protocol, port) -> who has it

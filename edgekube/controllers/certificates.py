@@ -21,7 +21,7 @@ from edgekube.api import signers
 from edgekube.api.catalog import CERTIFICATE_SIGNING_REQUEST, NODE
 from edgekube.api.item import Item
 from edgekube.api.kinds.certificatesigningrequest import conditions
-from edgekube.api.nodeidentity import NAME_TAKEN
+from edgekube.api.nodeidentity import NAME_TAKEN, WAIT
 from edgekube.api.types import Key, Obj
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Settings, Tools
 from edgekube.controllers.csrplans import Asked, plan_cleanup, plan_signature, read_request, serving_problem
@@ -37,6 +37,10 @@ AUTO = "AutoApproved"
 _APPROVED = "Auto approving {what} certificate after SubjectAccessReview."
 
 
+class _NotYet(Exception):
+    """Look again in a moment."""
+
+
 class CertificateController(Base):
     """See the module."""
 
@@ -50,7 +54,15 @@ class CertificateController(Base):
         self._life = settings.certificate_life
         self._serving = settings.serving
         self._waiting: dict[str, set[Key]] = {}  # node -> its requests that its next address may answer
-        self._joins = Joins(client=self.client, cache=self.cache, clock=self.clock, events=self.events, own_node=settings.own_node)
+        self._joins = Joins(
+            client=self.client,
+            cache=self.cache,
+            clock=self.clock,
+            events=self.events,
+            own_node=settings.own_node,
+            listen_seconds=settings.listen_seconds,
+        )
+        self._listen = settings.listen_seconds / 4
 
     def watches(self) -> Sequence[Owns | Maps]:
         return (Maps(NODE, self._of_node),)
@@ -67,6 +79,7 @@ class CertificateController(Base):
     async def reconcile(self, key: Key) -> Result:
         item = self.cache.get(CERTIFICATE_SIGNING_REQUEST, key)
         if item is None or item.deleting:
+            self._joins.forget(key.name)
             return DONE
         found = item.decode()
         left = plan_cleanup(found, self.clock)
@@ -78,7 +91,10 @@ class CertificateController(Base):
             return DONE
         asked = read_request(found)
         if asked is not None and not conditions(found, "Approved") and not conditions(found, "Denied"):
-            found = await self._judge(found, asked)
+            try:
+                found = await self._judge(found, asked)
+            except _NotYet:
+                return Result(after=self._listen)
         if asked is not None and conditions(found, "Approved") and not conditions(found, "Failed"):
             found = await self._sign(found, asked)
         return Result(after=plan_cleanup(found, self.clock))
@@ -95,6 +111,8 @@ class CertificateController(Base):
         for subresource, what, fits in (("selfnodeclient", "self kubelet client", itself), ("nodeclient", "kubelet client", True)):
             if fits and await self._allowed(found, subresource):
                 verdict = await self._joins.admit(asked, itself=itself, reserved=await self._reserved())
+                if verdict.reason == WAIT:
+                    raise _NotYet
                 if verdict.reason:
                     return await self._decide(found, "Denied", verdict.reason, verdict.message)
                 return await self._decide(found, "Approved", AUTO, _APPROVED.format(what=what))

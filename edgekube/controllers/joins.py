@@ -7,8 +7,8 @@ import logging
 
 from edgekube.api import bootstraptokens, nodeidentity, signers
 from edgekube.api.bootstraptokens import BootstrapToken
-from edgekube.api.catalog import NODE, SECRET
-from edgekube.api.nodeidentity import NAME_IN_USE, Join, Pin, Verdict, plan_join
+from edgekube.api.catalog import LEASE, NODE, SECRET
+from edgekube.api.nodeidentity import NAME_IN_USE, WAIT, Join, Pin, Verdict, plan_join
 from edgekube.api.types import Key, Obj
 from edgekube.client.cache import Cache
 from edgekube.client.protocol import Client
@@ -20,17 +20,25 @@ from edgekube.lib.failpoint import hit
 
 log = logging.getLogger(__name__)
 
+_LEASES = "kube-node-lease"
+
 
 class Joins:
     """`own_node` is the node of the server itself, which nobody joins as; nor as any other name of the server."""
 
-    def __init__(self, *, client: Client, cache: Cache, clock: Clock, events: Recorder, own_node: str) -> None:
+    def __init__(self, *, client: Client, cache: Cache, clock: Clock, events: Recorder, own_node: str, listen_seconds: float) -> None:
         self._client, self._cache, self._clock, self._events, self._own = client, cache, clock, events, own_node
+        self._listen_seconds = listen_seconds
         self._seen: set[str] = set()
+        self._listening: dict[str, tuple[int, float]] = {}  # request -> (revision of the name's Lease when it came, until when we listen)
 
     def seen(self, node: str) -> None:
         """There is a Node of that name: should it go, its name is free."""
         self._seen.add(node)
+
+    def forget(self, request: str) -> None:
+        """The request is gone."""
+        self._listening.pop(request, None)
 
     async def admit(self, asked: Asked, *, itself: bool, reserved: frozenset[str]) -> Verdict:
         """Decide (`reserved`: names of the server). If the answer is yes, the token has counted the machine, and the name is pinned to its
@@ -47,6 +55,7 @@ class Joins:
             key=key,
             now=self._clock.span()[0],
             machine=asked.machine,
+            answers=self._answers(asked.name, node),
             itself=itself,
             token=token,
             by_token=by_token,
@@ -58,6 +67,9 @@ class Joins:
             server=node == self._own or node in reserved,
         )
         verdict = plan_join(join)
+        if verdict.reason == WAIT:
+            return verdict
+        self._listening.pop(asked.name, None)
         if verdict.reason:
             log.info("join refused", extra={"node": node, "reason": verdict.reason, "key": key[:12]})
             if verdict.reason == NAME_IN_USE and found is not None:
@@ -68,6 +80,13 @@ class Joins:
             await self._count(secret, token, node, key)
         await self.pin(node, key)
         return verdict
+
+    def _answers(self, request: str, node: str) -> bool | None:
+        """Whether the node of that name renewed its Lease since the request came; None while we still listen."""
+        lease = self._cache.get(LEASE, Key(_LEASES, node))
+        revision, now = 0 if lease is None else lease.revision, self._clock.monotonic()
+        first, until = self._listening.setdefault(request, (revision, now + self._listen_seconds))
+        return True if revision != first else None if now < until else False
 
     async def holds(self, node: str, key: str) -> bool:
         """Whether the name belongs to this key now."""

@@ -185,7 +185,7 @@ async def joinable(*, life: timedelta = pki.LEAF_LIFE, own_node: str = "node-1",
                 return LocalClient(live.server, service_account_user(*name.split(":")[2:]))
             return LocalClient(live.server, User(name, (AUTHENTICATED,)))
 
-        settings = Settings(authority=authority, serving=live.pki.apiserver, certificate_life=life, own_node=own_node)
+        settings = Settings(authority=authority, serving=live.pki.apiserver, certificate_life=life, own_node=own_node, listen_seconds=0.4)
         manager = ControllerManager(client_for=client_for, clock=clock, settings=settings, only=ONLY.__contains__)
         async with asyncio.TaskGroup() as group:
             ready = asyncio.Event()

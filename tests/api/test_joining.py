@@ -157,12 +157,26 @@ async def test_a_name_whose_machine_is_gone_is_taken_until_an_administrator_says
 
 
 async def test_a_machine_set_up_anew_is_not_given_another_name(cluster):
-    """Its Node still looks alive for a while; but it is the same machine, so a suffix would be wrong."""
+    """Its Node still looks alive for a while; but nothing is heard of it, so it is the same machine, and a suffix would be wrong."""
     token = await cluster.token()
     old = await cluster.join(Machine("pi"), token)
     caught = await refused(cluster, Machine("pi", machine_id=old.machine_id), token)
     assert caught.reason == "NameTaken"
     assert "this machine, with another key" in caught.message
+
+
+async def test_a_copy_of_a_running_machine_is_given_another_name(cluster):
+    """Same host name, same machine id, as copied disks have: the running one goes on showing that it lives."""
+    token = await cluster.token()
+    old = await cluster.join(Machine("pi"), token)
+    lease = {"metadata": {"name": "pi", "namespace": "kube-node-lease"}, "spec": {"holderIdentity": "pi"}}
+    lease = await cluster.live.client.create(catalog.LEASE, lease)
+    name = await cluster.ask(Machine("pi", machine_id=old.machine_id), token=token)
+    await cluster.live.client.update(catalog.LEASE, lease | {"spec": {"holderIdentity": "pi", "leaseDurationSeconds": 40}})
+    with pytest.raises(Refused) as caught:
+        await cluster.answer(name)
+    assert caught.value.reason == "NameInUse"
+    assert await cluster.works(old) == ""
 
 
 async def test_a_token_bound_to_a_name_may_replace_it_and_nothing_else(cluster):
@@ -196,6 +210,26 @@ async def test_a_revoked_node_does_not_come_back(cluster):
     assert await cluster.works(fresh) == ""
     pi.name = "pi"
     assert await cluster.works(pi) == "401 the key of node pi was revoked"
+
+
+async def test_a_node_sees_no_token_and_no_pin_and_grants_nothing(cluster):
+    token = await cluster.token()
+    pi = await cluster.join(Machine("pi"), token)
+    secrets = "/api/v1/namespaces/kube-system/secrets"
+    for method, path in (
+        ("GET", secrets),
+        ("GET", f"{secrets}/bootstrap-token-{token[:6]}"),
+        ("GET", f"{secrets}/pi.node-identity"),
+        ("DELETE", f"{secrets}/pi.node-identity"),
+        ("POST", secrets),
+    ):
+        status, answer = await cluster.call(method, path, {} if method == "POST" else None, machine=pi)
+        assert status == 403, (method, path, answer)
+    name = await cluster.ask(pi, by=pi, subject=Subject("system:node:other", ("system:nodes",)))
+    found = await cluster.live.client.get(catalog.CERTIFICATE_SIGNING_REQUEST, name)
+    found["status"] = {"conditions": [{"type": "Approved", "status": "True", "reason": "r", "message": "m"}]}
+    for part in ("approval", "status"):
+        assert (await cluster.call("PUT", f"{REQUESTS}/{name}/{part}", found, machine=pi))[0] == 403
 
 
 async def test_a_copied_disk_does_not_become_a_second_node(cluster):

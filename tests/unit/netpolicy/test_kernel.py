@@ -3,12 +3,15 @@
 What is expected comes from a direct reading of upstream's text (world.py), what is found from packets.
 """
 
+import json
+import random
 import socket
 import threading
 
 import pytest
 
 from edgekube.api.types import Key
+from edgekube.netpolicy.ruleset import tables_of, whole
 from tests.kit import netns as ns
 from tests.kit.requires import needs
 from tests.unit.netpolicy.machine import OWN, PROBES, TABLE, Machine, machine
@@ -261,8 +264,6 @@ def test_the_whole_table_replaces_what_was_there_without_a_gap(lab):
     world, found = lab
     world.policy("x", "p", from_({"namespaceSelector": Y}))
     found.apply(world)
-    from edgekube.netpolicy.ruleset import tables_of, whole
-
     found.load(f"add set inet {TABLE} p4_stale {{ type ipv4_addr ; }}\nadd chain inet {TABLE} in4_stale\nadd table ip foreign")
     before = ns.inside(found.path, f"nft list table inet {TABLE}").replace(" packets 0 bytes 0", "")
     names = [line.split()[1] for line in before.splitlines() if line.strip().startswith(("set ", "chain "))]
@@ -298,3 +299,47 @@ def test_both_families():
         assert ask("10.42.0.22", "fd42::20", everything) == everything
         assert ask("10.42.0.22", "10.42.0.20", set()) == set()
         check(world, found)
+
+
+def listed(found: Machine, table: str) -> dict[str, object]:
+    """What the kernel has: rules of each chain, elements of each set and map."""
+    content: dict[str, object] = {}
+    for entry in json.loads(ns.inside(found.path, f"nft -j list table inet {table}"))["nftables"]:
+        for kind in ("set", "map"):
+            if one := entry.get(kind):
+                content[one["name"]] = sorted(map(str, one.get("elem", ())))
+        if one := entry.get("chain"):
+            content.setdefault(one["name"], [])
+        if one := entry.get("rule"):
+            content[one["chain"]].append(str(one["expr"]).replace("'handle'", ""))
+    return content
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_walk_of_differences_ends_where_a_whole_table_does(lab, seed):
+    world, found = lab
+    choose = random.Random(seed)
+    cases = [policy for case in CASES.values() for policy in case]
+    for _ in range(40):
+        space, name = choose.choice("xyz"), choose.choice("abc")
+        what = choose.randrange(5)
+        if what == 0:
+            world.space(space, {"ns": choose.choice("xyz")})
+        elif what == 1:
+            pod = world.pods[Key(space, name)]
+            pod.labels = {"pod": choose.choice("abc")}
+            world.put(pod)
+        elif what == 2:
+            pod = Pod(space, f"far-{choose.randrange(4)}", f"10.42.9.{choose.randrange(9)}", {"pod": choose.choice("abc")}, node="far")
+            world.put(pod) if pod.key not in world.pods else world.drop(pod.key)
+        elif what == 3:
+            world.policy(space, f"p{choose.randrange(4)}", choose.choice(cases)[1])
+        else:
+            world.policy(space, f"p{choose.randrange(4)}", None)
+        found.apply(world)
+    found.load(whole("fresh", tables_of(found.model.plan())))
+    walked, fresh = listed(found, TABLE), listed(found, "fresh")
+    found.load("delete table inet fresh")
+    for key in [key for key, pod in world.pods.items() if pod.node == "far"]:
+        world.drop(key)
+    assert walked == fresh

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from edgekube import __version__
 from edgekube.agent.dial import parse_address
 from edgekube.lib.mux import words
+from edgekube.lib.tlsclock import OutOfDate
 
 _LIMIT = 256 * 1024
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
@@ -50,8 +51,10 @@ async def fetch(
             return await _exchange(place.host, place.port, path, context, body)
     except TimeoutError:
         raise Unreachable("no answer in time") from None
+    except OutOfDate as error:
+        raise Unreachable(error.reason) from error
     except ssl.SSLCertVerificationError as error:
-        raise Unreachable(getattr(error, "text", "") or f"its certificate is not good: {error.verify_message or error.reason}") from error
+        raise Unreachable(f"its certificate is not good: {error.verify_message}") from error
     except (OSError, EOFError, ValueError) as error:
         raise Unreachable((getattr(error, "strerror", "") or str(error) or "the connection was closed").lower()) from error
 

@@ -163,7 +163,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, addresses: HostA
     identities.on_revoked(lambda node: tunnels.close(node, "the key of the node is good no longer"))
     renewal = Renewal(identities=identities, authority=pki.authority, clock=clock, life=settings.certificate_life)
     server.routes.add(RENEW, renewal.handle, methods=("POST",), anonymous=True)
-    authority.register(server.routes, pki.ca)
+    authority.register(server.routes, pki.ca, clock)
     tunnels.register(server)
     oidc.register(
         server.routes, signer, jwks_uri=f"https://{settings.advertise_address or addresses.node[0]}:{settings.https_port}/openid/v1/jwks"

@@ -62,7 +62,7 @@ class Api:
             subresources=subresources.build(signer=self.signer, dialer=dialer),
             virtual=reviews.build(authenticator=authenticator, authorizer=self.rbac, audience=self.signer.issuer),
         )
-        authority.register(self.server.routes, self.pki.ca)
+        authority.register(self.server.routes, self.pki.ca, SystemClock())
         oidc.register(self.server.routes, self.signer, jwks_uri="https://192.0.2.1:6443/openid/v1/jwks")
         self.client = LocalClient(self.server, ADMIN)
         self.port = 0

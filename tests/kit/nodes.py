@@ -101,6 +101,16 @@ class Agent(Node):
 
     command = "agent"
 
+    def refused(self, *more: str) -> str:
+        """The one line with which an agent that does not get in ends, with exit code 1."""
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        self.process = self.machine.popen(*self.argv(self.command, *self.flags, *more), log=self.log)
+        code = self.process.wait()
+        said = self.log_text()[offset:].splitlines()
+        lines = [line for line in said if line.startswith("edgekube: ")]
+        assert (code, len(lines)) == (1, 1), said
+        return lines[0].removeprefix("edgekube: ")
+
 
 class Fleet:
     """A server and its agents on the wires of `net`."""
@@ -120,6 +130,10 @@ class Fleet:
         bearer = bootstraptokens.new_bearer()
         self.apply(json.dumps(bootstraptokens.secret_of(bearer, now=SystemClock().now(), **options)))
         return bootstraptokens.join_token((self.server.data / "pki" / "ca.crt").read_bytes(), bearer)
+
+    def machine(self, name: str, **options: str) -> Machine:
+        """One more machine in the server's LAN."""
+        return self.net.machine(name, self.lan, **options)
 
     def add(self, machine: Machine, *flags: str, token: str = "", start: bool = True) -> Agent:
         """Make an agent of a machine. The token is used at the first start only."""
@@ -174,7 +188,20 @@ class Fleet:
     def ready(self, *nodes: Node, seconds: float = 60) -> None:
         """Wait until these nodes, or all, are Ready."""
         for node in nodes or self.nodes():
-            wait_until(lambda node=node: self.condition(node.name) == "True", seconds=seconds, what=f"{node.name} is Ready")
+            self.ready_by_name(node.name, seconds=seconds)
+
+    def ready_by_name(self, name: str, *, seconds: float = 60) -> None:
+        wait_until(lambda: self.condition(name) == "True", seconds=seconds, what=f"{name} is Ready")
+
+    def lost(self, name: str) -> None:
+        """What the cluster says of a node it has not heard of for a while, said now."""
+        node = self.get("node", name)
+        for condition in node["status"]["conditions"]:
+            if condition["type"] == "Ready":
+                condition |= {"status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+        file = self.net.base / f"{name}.json"
+        file.write_text(json.dumps(node))
+        self.kubectl("replace", "--raw", f"/api/v1/nodes/{name}/status", "-f", str(file))
 
     def condition(self, name: str, kind: str = "Ready") -> str:
         """Status of a condition of a Node, "" if it has none."""

@@ -7,7 +7,7 @@ Dynamic choices prefer the upper part of a range and leave the lower band to peo
 
 import ipaddress
 import random
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from edgekube.api import catalog
@@ -123,13 +123,49 @@ def _band(size: int, *, divisor: int, low: int, high: int) -> int:
     return 0 if size < low else min(max(low, size // divisor), high)
 
 
+def family_of(address: str) -> str:
+    """Of an address or a range."""
+    return "IPv6" if ":" in address else "IPv4"
+
+
+class AddressPools:
+    """One pool for each address family of the cluster. What is of another family is held by nobody."""
+
+    def __init__(self, cidrs: Sequence[str], spared: Iterable[str] = ()) -> None:
+        spared = tuple(spared)
+        self._pools = {family_of(cidr): address_pool(cidr, spared) for cidr in cidrs}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pools.values()))
+
+    def choose(self, family: str) -> str:
+        """A free address, reserved. Raises Full."""
+        return self._pools[family].choose()
+
+    def take(self, address: str) -> None:
+        """Raises OutOfRange or Taken."""
+        pool = self._pools.get(family_of(address))
+        if pool is None:
+            raise OutOfRange(address)
+        pool.take(address)
+
+    def hold(self, address: str) -> None:
+        if (pool := self._pools.get(family_of(address))) is not None:
+            pool.hold(address)
+
+    def release(self, address: str) -> None:
+        if (pool := self._pools.get(family_of(address))) is not None:
+            pool.release(address)
+
+
 class ServiceValues:
-    """What the stored services hold: follows their events."""
+    """What the stored services hold: follows their events. `service_cidr` is a range, or one of each family with a comma between."""
 
     def __init__(self, *, objects: Objects, service_cidr: str, node_ports: range, spared: Iterable[str] = ()) -> None:
-        self.addresses = address_pool(service_cidr, spared)
+        cidrs = service_cidr.split(",")
+        self.addresses = AddressPools(cidrs, spared)
         self.ports = port_pool(node_ports)
-        self.family = "IPv6" if ":" in service_cidr else "IPv4"
+        self.families = tuple(family_of(cidr) for cidr in cidrs)
         self.port_range = f"{node_ports.start}-{node_ports.stop - 1}"
         self._held: dict[Key, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         self.close = objects.follow(catalog.SERVICE, self._changed)

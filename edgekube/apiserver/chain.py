@@ -1,11 +1,11 @@
 """What every request passes, in order, each with the reason for its place.
 
-    measure       outermost: it must see every answer, also those that other filters give
-    translate     turns refusals into Status answers for all below it; nothing below needs to know how errors look
-    authenticate  before anything that depends on who asks
-    impersonate   needs the real user; everything after it must see the assumed one
-    authorize     after the last change of user; before anything that looks at objects
-    dispatch      the handler
+measure       outermost: it must see every answer, also those that other filters give
+translate     turns refusals into Status answers for all below it; nothing below needs to know how errors look
+authenticate  before anything that depends on who asks
+impersonate   needs the real user; everything after it must see the assumed one
+authorize     after the last change of user; before anything that looks at objects
+dispatch      the handler
 """
 
 import logging

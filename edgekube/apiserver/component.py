@@ -109,4 +109,3 @@ def last_seen(item: Item) -> float:
             with contextlib.suppress(ValueError):
                 seen = max(seen, parse_rfc3339(text).timestamp())
     return seen
-

@@ -211,5 +211,3 @@ def server_context(certificate: Path, client_ca: Path) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return ignore_time(context)
-
-

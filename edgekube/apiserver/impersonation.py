@@ -48,9 +48,7 @@ def impersonated(server: "Server", user: User, headers: Mapping[str, str]) -> Us
 
 
 def _extra(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    return {
-        unquote(name.removeprefix(_EXTRA)): tuple(value.split("\n")) for name, value in headers.items() if name.startswith(_EXTRA)
-    }
+    return {unquote(name.removeprefix(_EXTRA)): tuple(value.split("\n")) for name, value in headers.items() if name.startswith(_EXTRA)}
 
 
 def _service_account(name: str) -> tuple[str, str]:
@@ -60,9 +58,7 @@ def _service_account(name: str) -> tuple[str, str]:
     return (namespace, account) if namespace and account and ":" not in account else ("", "")
 
 
-def _ask(
-    server: "Server", user: User, *, resource: str, name: str, namespace: str = "", subresource: str = "", group: str = ""
-) -> None:
+def _ask(server: "Server", user: User, *, resource: str, name: str, namespace: str = "", subresource: str = "", group: str = "") -> None:
     attributes = Attributes(
         user=user, verb="impersonate", resource=resource, subresource=subresource, group=group, version="v1", namespace=namespace, name=name
     )

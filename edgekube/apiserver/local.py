@@ -73,9 +73,7 @@ class LocalClient:
         resource_version: str = "",
     ) -> ItemList:
         op = self._operation("list", kind, namespace, fields=fields)
-        options = listing.parse_options(
-            op, labels=labels, fields=fields, limit=str(limit), token=continue_token, revision=resource_version
-        )
+        options = listing.parse_options(op, labels=labels, fields=fields, limit=str(limit), token=continue_token, revision=resource_version)
         found = await listing.list_items(self._server, op, options)
         return ItemList(found.items, found.revision, found.token, found.remaining or 0)
 
@@ -256,9 +254,7 @@ def _change(spec: Spec, event: Event) -> Change | None:
 
 
 def _bookmark(revision: int) -> Item:
-    return Item(
-        raw=b"{}", key=Key("", ""), uid="", revision=revision, labels={}, fields={}, owners=(), controller="", deleting=False
-    )
+    return Item(raw=b"{}", key=Key("", ""), uid="", revision=revision, labels={}, fields={}, owners=(), controller="", deleting=False)
 
 
 def _error(status: int, body: bytes) -> ApiError:

@@ -1,7 +1,7 @@
 """The core: one object that knows the store, who may what, and how each verb works; independent of HTTP and of the HTTP library.
 
-    HTTP front -> handle(Request) -> chain of filters -> dispatch -> verb -> registry -> store
-    in-process LocalClient ----------- authorize ------------------> verb -> registry -> store
+HTTP front -> handle(Request) -> chain of filters -> dispatch -> verb -> registry -> store
+in-process LocalClient ----------- authorize ------------------> verb -> registry -> store
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -141,7 +141,7 @@ def _policies(host: Host, network: NodeNetwork) -> NodePolicies:
 
 def _dns(host: Host) -> DnsServer:
     settings = host.settings
-    config = DnsConfig(address=settings.dns_addresses[0], domain=settings.cluster_domain, resolv_conf=settings.resolv_conf)
+    config = DnsConfig(address=settings.cluster_dns, domain=settings.cluster_domain, resolv_conf=settings.resolv_conf)
     return DnsServer(config=config, client=host.client)
 
 

@@ -130,7 +130,7 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, addresses: HostA
         objects=objects,
         service_cidr=settings.service_cidr,
         node_ports=settings.node_ports,
-        spared=(settings.kubernetes_address, settings.cluster_dns),
+        spared=(settings.kubernetes_address, *settings.dns_addresses),
     )
     kubelet_tls = ClientTls(ca=pki.ca, credential=pki.apiserver_kubelet_client, clock=clock)
     tunnels = Tunnels(clock=clock, addresses=lambda: server_addresses(settings, addresses))

@@ -5,6 +5,7 @@ one turn of the loop; questions for outside never delay it; at most 1,000 questi
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -34,10 +35,16 @@ _ADDRESS = "address"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsConfig:
+    """`address`: one, or one of each address family with a comma between."""
+
     address: str
     domain: str
     resolv_conf: Path
     port: int = 53
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(self.address.split(","))
 
 
 class CacheDirectory:
@@ -47,7 +54,7 @@ class CacheDirectory:
         self._cache = cache
         cache.add_index(ENDPOINT_SLICE, _SERVICE, _service_of)
         cache.add_index(ENDPOINT_SLICE, _ADDRESS, _addresses_of)
-        cache.add_field_index(SERVICE, "spec.clusterIP")
+        cache.add_index(SERVICE, _ADDRESS, _cluster_addresses)
 
     def service(self, namespace: str, name: str) -> Obj | None:
         item = self._cache.get(SERVICE, Key(namespace, name))
@@ -57,7 +64,7 @@ class CacheDirectory:
         return [item.decode() for item in self._cache.by_index(ENDPOINT_SLICE, _SERVICE, f"{namespace}/{name}")]
 
     def services_at(self, address: str) -> Sequence[Obj]:
-        return [item.decode() for item in self._cache.by_index(SERVICE, "spec.clusterIP", address)]
+        return [item.decode() for item in self._cache.by_index(SERVICE, _ADDRESS, address)]
 
     def slices_at(self, address: str) -> Sequence[Obj]:
         return [item.decode() for item in self._cache.by_index(ENDPOINT_SLICE, _ADDRESS, address)]
@@ -69,6 +76,13 @@ class CacheDirectory:
 def _service_of(item: Item) -> tuple[str, ...]:
     name = item.labels.get("kubernetes.io/service-name")
     return (f"{item.namespace}/{name}",) if name else ()
+
+
+def _cluster_addresses(item: Item) -> Sequence[str]:
+    """Only a Service that may have two is decoded."""
+    if b'DualStack"' in item.raw:
+        return [address for address in item.decode()["spec"].get("clusterIPs") or () if address != "None"]
+    return (item.fields.get("spec.clusterIP", ""),)
 
 
 def _addresses_of(item: Item) -> Sequence[str]:
@@ -84,28 +98,32 @@ class DnsServer:
         self._config = config
         self._cache = Cache(client=client, sources=(SERVICE, ENDPOINT_SLICE, NAMESPACE))
         self._directory = CacheDirectory(self._cache)
-        self._forwarder = Forwarder(Upstreams(config.resolv_conf, (config.address,)))
+        self._forwarder = Forwarder(Upstreams(config.resolv_conf, config.addresses))
         self._scope = TaskScope("dns")
 
     async def run(self, ready: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
-        udp, tcp = self._socket(socket.SOCK_DGRAM), self._socket(socket.SOCK_STREAM)
-        tcp.listen(128)
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self._datagram), sock=udp)
-        server = await asyncio.start_server(self._connection, sock=tcp)
-        try:
-            async with self._scope, server:
-                ready.set()
-                await self._cache.run()
-        finally:
-            transport.close()
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._scope)
+            for address in self._config.addresses:
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: _Udp(self._datagram), sock=self._socket(address, socket.SOCK_DGRAM)
+                )
+                stack.callback(transport.close)
+                tcp = self._socket(address, socket.SOCK_STREAM)
+                tcp.listen(128)
+                await stack.enter_async_context(await asyncio.start_server(self._connection, sock=tcp))
+            ready.set()
+            await self._cache.run()
 
-    def _socket(self, kind: int) -> socket.socket:
+    def _socket(self, address: str, kind: int) -> socket.socket:
         """Bound before the address exists: the network component adds it when the node has its pod range."""
-        found = socket.socket(socket.AF_INET, kind)
+        found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-        found.bind((self._config.address, self._config.port))
+        if ":" in address:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # both families
+        found.bind((address, self._config.port))
         found.setblocking(False)
         return found
 

@@ -1,11 +1,11 @@
 """Names of the cluster to answers: pure. Source: the Kubernetes DNS specification (github.com/kubernetes/dns) and CoreDNS's plugin.
 
-    SVC.NS.svc.DOMAIN                 A: cluster IP, or the ready endpoints of a headless Service; CNAME for ExternalName; SRV: all ports
-    _PORT._PROTO.SVC.NS.svc.DOMAIN    SRV
-    HOST.SVC.NS.svc.DOMAIN            A: one endpoint by its host name, or by its address with dashes
-    10-42-0-7.NS.pod.DOMAIN           A: the address itself
-    dns-version.DOMAIN                TXT
-    7.0.42.10.in-addr.arpa            PTR: the Service, or the endpoint's name in a headless Service
+SVC.NS.svc.DOMAIN                 A: cluster IP, or the ready endpoints of a headless Service; CNAME for ExternalName; SRV: all ports
+_PORT._PROTO.SVC.NS.svc.DOMAIN    SRV
+HOST.SVC.NS.svc.DOMAIN            A: one endpoint by its host name, or by its address with dashes
+10-42-0-7.NS.pod.DOMAIN           A: the address itself
+dns-version.DOMAIN                TXT
+7.0.42.10.in-addr.arpa, .ip6.arpa PTR: the Service, or the endpoint's name in a headless Service
 """
 
 import ipaddress
@@ -68,7 +68,7 @@ _ELSEWHERE = Answer("ELSEWHERE")
 def answer(name: str, qtype: str, domain: str, directory: Directory) -> Answer:
     """`name` without the final dot, any case; the answer's names are as asked."""
     lower = name.lower()
-    if lower.endswith(".in-addr.arpa"):
+    if lower.endswith((".in-addr.arpa", ".ip6.arpa")):
         return _reverse(name, lower, qtype, domain, directory)
     if lower == domain:
         return _NOTHING
@@ -173,16 +173,17 @@ def _pod_zone(name: str, labels: list[str], qtype: str, directory: Directory) ->
         return _NOTHING if not labels or directory.has_namespace(labels[0]) else _NO_SUCH_NAME
     if len(labels) > 2 or not directory.has_namespace(labels[1]):
         return _NO_SUCH_NAME
-    try:
-        address = str(ipaddress.ip_address(labels[0].replace("-", ".")))
-    except ValueError:
-        return _NO_SUCH_NAME
-    return _addresses(name, [address], qtype)
+    for separator in (".", ":"):
+        try:
+            address = str(ipaddress.ip_address(labels[0].replace("-", separator)))
+        except ValueError:
+            continue
+        return _addresses(name, [address], qtype)
+    return _NO_SUCH_NAME
 
 
 def _reverse(name: str, lower: str, qtype: str, domain: str, directory: Directory) -> Answer:
-    parts = lower.removesuffix(".in-addr.arpa").split(".")
-    address = ".".join(reversed(parts))
+    address = _reversed_address(lower)
     names = [_service_name(service, domain) for service in directory.services_at(address)]
     if not names:
         for slice_ in directory.slices_at(address):
@@ -196,6 +197,18 @@ def _reverse(name: str, lower: str, qtype: str, domain: str, directory: Director
     if not names:
         return _ELSEWHERE
     return Answer("NOERROR", [Record(name, "PTR", target) for target in dict.fromkeys(names)]) if qtype in ("PTR", "ANY") else _NOTHING
+
+
+def _reversed_address(name: str) -> str:
+    """The address that a name below in-addr.arpa or ip6.arpa stands for; of an incomplete one, nothing that exists."""
+    if name.endswith(".ip6.arpa"):
+        digits = "".join(reversed(name.removesuffix(".ip6.arpa").split(".")))
+        parts = ":".join(digits[start : start + 4] for start in range(0, len(digits), 4))
+        try:
+            return str(ipaddress.IPv6Address(parts))
+        except ValueError:
+            return ""
+    return ".".join(reversed(name.removesuffix(".in-addr.arpa").split(".")))
 
 
 def _service_name(service: Obj, domain: str) -> str:

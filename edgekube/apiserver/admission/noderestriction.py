@@ -54,7 +54,7 @@ class NodeRestriction(BasePlugin):
                 _check_status(node, request)
             case "eviction", "CREATE":
                 self._eviction(node, request)
-            case ("status" | "eviction"), operation:
+            case (("status" | "eviction"), operation):
                 raise forbidden(request, f'unexpected operation "{operation}"')
             case subresource, _:
                 raise forbidden(request, f"unexpected pod subresource \"{subresource}\", only 'status' and 'eviction' are allowed")

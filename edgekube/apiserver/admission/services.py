@@ -4,13 +4,14 @@ Upstream does this in the Service's storage (pkg/registry/core/service/storage/a
 last mutating plugin, so that the object that is validated is the object that is stored. Reservations are let go through `Admission.done`.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
 from edgekube.api import problems
+from edgekube.api.kinds.service_addresses import check_addresses
 from edgekube.api.types import Obj
 from edgekube.apiserver.admission.common import BasePlugin, is_write_of
+from edgekube.apiserver.admission.families import init_families
 from edgekube.apiserver.admission.protocol import Admission
 from edgekube.apiserver.allocators import Full, OutOfRange, ServiceValues, Taken, cluster_addresses, used_ports
 from edgekube.errors import ApiError, Invalid, Problem
@@ -35,8 +36,10 @@ class ServiceAllocation(BasePlugin):
         spec = service.setdefault("spec", {})
         if old is not None:
             carry_over(spec, old.get("spec") or {})
-        normalize_addresses(spec, (old or {}).get("spec"))
-        self._check(request, init_families(spec, self._values.family))
+        before = (old or {}).get("spec")
+        normalize_addresses(spec, before)
+        self._check(request, list(check_addresses(spec, before or {})))
+        self._check(request, init_families(spec, before, self._values.families))
         try:
             self._addresses(request, spec, old)
             self._ports(request, spec, old)
@@ -47,31 +50,35 @@ class ServiceAllocation(BasePlugin):
     def _addresses(self, request: Admission, spec: Obj, old: Obj | None) -> None:
         if spec.get("type", "ClusterIP") not in _ADDRESS_TYPES:
             return
-        pool, mine = self._values.addresses, set(cluster_addresses(old or {}))
-        wanted = [address for address in spec.get("clusterIPs") or () if address]
-        if wanted == ["None"] or (wanted and mine.issuperset(wanted)):
+        mine = set(cluster_addresses(old or {}))
+        addresses = list(spec.get("clusterIPs") or ())
+        if addresses == ["None"]:
             return
-        if not wanted:
-            try:
-                wanted = [pool.choose()]
-            except Full:
-                raise ApiError("failed to allocate a serviceIP: range is full") from None
-            request.done.append(lambda: pool.release(wanted[0]))
-            spec["clusterIP"], spec["clusterIPs"] = wanted[0], wanted
-            return
-        for address in wanted:
-            if not _is_address(address):
-                return  # validation says what is wrong with it
-        for address in wanted:
-            if address in mine:
-                continue
-            try:
-                pool.take(address)
-            except Taken:
-                self._refuse_address(request, wanted, address, "provided IP is already allocated")
-            except OutOfRange:
-                self._refuse_address(request, wanted, address, "the provided network does not match the current range")
-            request.done.append(_release(pool.release, address))
+        for index, family in enumerate(spec["ipFamilies"]):
+            if index >= len(addresses):
+                addresses.append(self._choose_address(request, family))
+            elif addresses[index] not in mine:
+                self._take_address(request, addresses, addresses[index])
+        spec["clusterIP"], spec["clusterIPs"] = addresses[0], addresses
+
+    def _choose_address(self, request: Admission, family: str) -> str:
+        pools = self._values.addresses
+        try:
+            address = pools.choose(family)
+        except Full:
+            raise ApiError("failed to allocate a serviceIP: range is full") from None
+        request.done.append(_release(pools.release, address))
+        return address
+
+    def _take_address(self, request: Admission, wanted: list[str], address: str) -> None:
+        pools = self._values.addresses
+        try:
+            pools.take(address)
+        except Taken:
+            self._refuse_address(request, wanted, address, "provided IP is already allocated")
+        except OutOfRange:
+            self._refuse_address(request, wanted, address, "the provided network does not match the current range")
+        request.done.append(_release(pools.release, address))
 
     def _refuse_address(self, request: Admission, wanted: list[str], address: str, why: str) -> None:
         problem = problems.invalid("spec.clusterIPs", wanted, f"failed to allocate IP {address}: {why}")
@@ -201,42 +208,6 @@ def normalize_addresses(spec: Obj, old: Mapping[str, Any] | None) -> None:
             spec["clusterIP"] = several[0]
         else:
             spec.pop("clusterIP", None)
-
-
-def init_families(spec: Obj, family: str) -> list[Problem]:
-    """ipFamilyPolicy and ipFamilies of a cluster with one address family."""
-    if spec.get("type") == "ExternalName":
-        return []
-    addresses = spec.get("clusterIPs") or []
-    families = list(spec.get("ipFamilies") or ())
-    if not families:
-        known = [("IPv6" if ":" in address else "IPv4") for address in addresses if _is_address(address)]
-        families = known
-    if not spec.get("ipFamilyPolicy"):
-        spec["ipFamilyPolicy"] = "RequireDualStack" if len(families) > 1 or len(addresses) > 1 else "SingleStack"
-    policy = spec["ipFamilyPolicy"]
-    if addresses[:1] == ["None"] and not spec.get("selector"):
-        families = families or [family]
-        if len(families) == 1 and policy != "SingleStack":
-            families.append("IPv4" if families[0] == "IPv6" else "IPv6")
-        spec["ipFamilies"] = families
-        return []
-    found = []
-    if policy == "RequireDualStack":
-        found.append(problems.invalid("spec.ipFamilyPolicy", policy, "this cluster is not configured for dual-stack services"))
-    for index, one in enumerate(spec.get("ipFamilies") or ()):
-        if one != family and one in ("IPv4", "IPv6"):
-            found.append(problems.invalid(f"spec.ipFamilies[{index}]", one, "not configured on this cluster"))
-    spec["ipFamilies"] = families or [family]
-    return found
-
-
-def _is_address(text: object) -> bool:
-    try:
-        ipaddress.ip_address(str(text))
-    except ValueError:
-        return False
-    return True
 
 
 def _release(release: Any, value: Any) -> Any:

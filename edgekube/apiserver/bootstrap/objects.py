@@ -120,8 +120,10 @@ def kubernetes_slice(addresses: Sequence[str], port: int) -> Obj:
     }
 
 
-def dns_service(cluster_ip: str) -> Obj:
-    """The address of the cluster's DNS. It has no endpoints: every node answers on it in process."""
+def dns_service(cluster_dns: str) -> Obj:
+    """The address of the cluster's DNS, or one of each family. It has no endpoints: every node answers on it in process."""
+    addresses = cluster_dns.split(",")
+    several = {"clusterIPs": addresses, "ipFamilyPolicy": "PreferDualStack"} if len(addresses) > 1 else {}
     labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
     ports = (("dns", 53, "UDP"), ("dns-tcp", 53, "TCP"), ("metrics", 9153, "TCP"))
     return {
@@ -129,7 +131,8 @@ def dns_service(cluster_ip: str) -> Obj:
         "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
         "spec": {
-            "clusterIP": cluster_ip,
+            "clusterIP": addresses[0],
+            **several,
             "ports": [{"name": name, "port": port, "protocol": protocol, "targetPort": port} for name, port, protocol in ports],
             "sessionAffinity": "None",
             "type": "ClusterIP",

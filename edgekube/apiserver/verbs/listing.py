@@ -1,11 +1,11 @@
 """list: a consistent page of objects, and what resourceVersion, limit and continue mean together.
 
-    resourceVersion  match         limit   answer
-    "", none         -             any     now; with a limit the continue token pins the revision
-    "0", N           NotOlderThan  any     now, provided N has happened
-    N                none          0       the same
-    N                none          > 0     exactly at N
-    N                Exact         any     exactly at N
+resourceVersion  match         limit   answer
+"", none         -             any     now; with a limit the continue token pins the revision
+"0", N           NotOlderThan  any     now, provided N has happened
+N                none          0       the same
+N                none          > 0     exactly at N
+N                Exact         any     exactly at N
 """
 
 import asyncio
@@ -83,7 +83,14 @@ class TokenExpired(Expired):
 
 
 def parse_options(
-    op: Operation, *, labels: str = "", fields: str = "", limit: str = "", token: str = "", revision: str = "", match: str = "",
+    op: Operation,
+    *,
+    labels: str = "",
+    fields: str = "",
+    limit: str = "",
+    token: str = "",
+    revision: str = "",
+    match: str = "",
     initial: bool = False,
 ) -> ListOptions:
     """Read and check. Raises BadRequest, Invalid."""

@@ -1,7 +1,7 @@
 """patch: what the four kinds of patch make of the current object; the write itself is update's.
 
-    json-patch, merge-patch, strategic-merge-patch   need the object; again on the newest version when somebody was faster
-    apply-patch                                      server-side apply: creates what is not there
+json-patch, merge-patch, strategic-merge-patch   need the object; again on the newest version when somebody was faster
+apply-patch                                      server-side apply: creates what is not there
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """update: replace an object or its status by what a function makes of the current one. PUT, PATCH and apply all end here.
 
-    newest version -> change -> checks -> defaults -> admission -> prepare -> validate -> admission -> compare-and-swap
-                         ^------------------------- somebody was faster --------------------------------------|
+newest version -> change -> checks -> defaults -> admission -> prepare -> validate -> admission -> compare-and-swap
+                     ^------------------------- somebody was faster --------------------------------------|
 """
 
 from typing import TYPE_CHECKING

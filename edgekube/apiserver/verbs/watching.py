@@ -1,8 +1,8 @@
 """watch: where a watch starts, and what it is told before the live changes.
 
-    resourceVersion "" or "0"        everything there is as ADDED, then live (unless sendInitialEvents=false)
-    N                                what happened after N, then live; ERROR 410 where that is forgotten
-    sendInitialEvents=true           everything there is as ADDED, a BOOKMARK that says so, then live
+resourceVersion "" or "0"        everything there is as ADDED, then live (unless sendInitialEvents=false)
+N                                what happened after N, then live; ERROR 410 where that is forgotten
+sendInitialEvents=true           everything there is as ADDED, a BOOKMARK that says so, then live
 """
 
 import random

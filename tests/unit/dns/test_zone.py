@@ -7,6 +7,8 @@ from edgekube.dns.zone import Record
 
 DOMAIN = "cluster.local"
 WEB = "web.default.svc.cluster.local"
+DUAL = "dual.default.svc.cluster.local"
+DUAL6 = "6" + ".0" * 23 + ".0.0.0.0.3.4.d.f.ip6.arpa"
 DB = "db.default.svc.cluster.local"
 
 
@@ -30,6 +32,7 @@ class Directory:
         "web": service("web", clusterIP="10.43.0.5", ports=[{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]),
         "db": service("db", clusterIP="None", ports=[{"name": "sql", "port": 5432}]),
         "empty": service("empty", clusterIP="None", ports=[{"name": "sql", "port": 1}]),
+        "dual": service("dual", clusterIP="10.43.0.6", clusterIPs=["10.43.0.6", "fd43::6"], ports=[]),
         "out": service("out", type="ExternalName", externalName="example.org."),
     }
     endpoint_slices = {"db": [slice_of("db", ("10.42.0.7", "db-0", True), ("10.42.0.8", "", True), ("10.42.0.9", "db-2", False))]}
@@ -41,7 +44,8 @@ class Directory:
         return self.endpoint_slices.get(name, [])
 
     def services_at(self, address):
-        return [found for found in self.services.values() if found["spec"].get("clusterIP") == address]
+        found = self.services.values()
+        return [one for one in found if address in one["spec"].get("clusterIPs", [one["spec"].get("clusterIP")])]
 
     def slices_at(self, address):
         return [s for found in self.endpoint_slices.values() for s in found if any(address in e["addresses"] for e in s["endpoints"])]
@@ -54,6 +58,11 @@ class Directory:
     ("name", "qtype", "status", "records"),
     [
         (WEB, "A", "NOERROR", [Record(WEB, "A", "10.43.0.5")]),
+        (DUAL, "A", "NOERROR", [Record(DUAL, "A", "10.43.0.6")]),
+        (DUAL, "AAAA", "NOERROR", [Record(DUAL, "AAAA", "fd43::6")]),
+        ("fd42--7.default.pod.cluster.local", "AAAA", "NOERROR", [Record("fd42--7.default.pod.cluster.local", "AAAA", "fd42::7")]),
+        (DUAL6, "PTR", "NOERROR", [Record(DUAL6, "PTR", DUAL)]),
+        ("1.ip6.arpa", "PTR", "ELSEWHERE", []),
         (WEB.upper(), "A", "NOERROR", [Record(WEB.upper(), "A", "10.43.0.5")]),
         (WEB, "AAAA", "NOERROR", []),
         (WEB, "SRV", "NOERROR", [Record(WEB, "SRV", (80, WEB)), Record(WEB, "SRV", (53, WEB))]),

@@ -1,9 +1,10 @@
 """An agent: it joins, once, and is a node of its cluster from then on.
 
-    identity > discovery, link > node (settings of the cluster, then the parts of node.py) > certificates > time
+    identity > discovery, link > what is remembered > node (settings of the cluster, then the parts of node.py) > certificates > time
 
-It is ready once its parts are started: whether the server can be reached just now makes no difference. When the cluster's settings change
-the parts of the node start anew, in this process; pods, links and rules are adopted as after any start. The link stays.
+It is ready once its parts are started: whether the server can be reached just now makes no difference (client/shadow.py). When the
+cluster's settings change the parts of the node start anew, in this process; pods, links and rules are adopted as after any start.
+The link stays.
 """
 
 import asyncio
@@ -29,11 +30,14 @@ from edgekube.app.paths import paths_of
 from edgekube.app.timekeeper import TimeKeeper, make_clock
 from edgekube.client.http import HttpClient, HttpConfig
 from edgekube.client.protocol import Client
+from edgekube.client.shadow import ShadowClient
+from edgekube.client.shadowstore import ShadowStore
 from edgekube.config import Settings, with_shared
 from edgekube.errors import ApiError
 from edgekube.kubelet.machine import read_machine
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.mux import Stream, words
+from edgekube.lib.sealed import FileKey, SealedLog
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tasks import until_set
 from edgekube.lib.timefloor import FlooredClock
@@ -71,7 +75,8 @@ class Agent:
 
     settings: Settings  # of this machine alone
     identity: Identity
-    client: Client
+    client: Client  # answers from `remembered` while the server is away
+    remembered: ShadowStore
     clock: FlooredClock
     door: Door
 
@@ -90,8 +95,13 @@ async def run_agent(settings: Settings, stop: asyncio.Event, announce: Callable[
     if discovery is not None:
         discovery.announcements_to(link.heard)
         door.moved.append(discovery.changed)
-    async with HttpClient(HttpConfig(server=f"http://{words.SERVER_NAME}", via=link)) as client:
-        agent = Agent(settings=replace(settings, node_name=identity.name), identity=identity, client=client, clock=clock, door=door)
+    async with HttpClient(HttpConfig(server=f"http://{words.SERVER_NAME}", via=link)) as inner:
+        remembered = ShadowStore(file=SealedLog(identity.folder / "state", FileKey(identity.folder / "state.key")))
+        await remembered.open()
+        client = ShadowClient(inner, remembered)
+        link.on_change(client.contact.link_changed)
+        own = replace(settings, node_name=identity.name)
+        agent = Agent(settings=own, identity=identity, client=client, remembered=remembered, clock=clock, door=door)
         first = (discovery,) if discovery is not None else ()
         await supervise((*first, *parts(agent, link, found)), stop, on_ready=announce, start_timeout=float("inf"))
 
@@ -143,7 +153,7 @@ def parts(agent: Agent, link: Link, servers: Servers) -> Sequence[Component]:
     link.on_refusal(certificates.refused)
     agent.door.moved += [link.kick, certificates.kick]
     time = TimeKeeper(clock=agent.clock, client=agent.client, node_name=agent.identity.name, on_jump=(certificates.kick, link.kick))
-    return (link, NodeOfCluster(agent), certificates, time)
+    return (link, agent.remembered, NodeOfCluster(agent), certificates, time)
 
 
 class NodeOfCluster:
@@ -192,6 +202,7 @@ def _node(agent: Agent, settings: Settings) -> Sequence[Component]:
         paths=paths_of(settings),
         clock=agent.clock,
         client=agent.client,
+        notes=agent.remembered,
         addresses=addresses,
         ca=agent.identity.ca,
         certificate=agent.identity.serving,

@@ -8,7 +8,7 @@ They start beside whatever else the process runs: neither /readyz nor an agent's
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from edgekube.api import quantity
 from edgekube.app.gate import DelegatedGate
 from edgekube.app.paths import Paths
 from edgekube.app.removal import runtime_config
+from edgekube.client.notes import NoNotes, Notes
 from edgekube.client.protocol import Client
 from edgekube.config import Settings
 from edgekube.dns.component import DnsConfig, DnsServer
@@ -47,6 +48,7 @@ class Host:
     paths: Paths
     clock: Clock
     client: Client  # acts as system:node:NAME
+    notes: Notes = field(default_factory=NoNotes)  # what its parts remember across restarts
     addresses: HostAddresses  # of this machine, followed live
     ca: Path
     certificate: Path  # serving certificate of the kubelet
@@ -155,6 +157,7 @@ def _kubelet(host: Host, runtime: _Runtime, network: NodeNetwork, policies: Node
         clock=host.clock,
         host_ips=lambda: host.addresses.node,
         network_ready=lambda: network.ready,
+        notes=host.notes,
     )
 
 

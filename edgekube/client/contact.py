@@ -6,7 +6,7 @@ While it is away and somebody waits for it, one cheap question is asked with gro
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from edgekube.errors import ApiError, ServiceUnavailable, Timeout
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 AWAY = (ServiceUnavailable, Timeout)
 """Errors that say nothing of what was asked: nobody was there, or had no time."""
+RETRY = 0.05
 
 
 class Contact:
@@ -27,6 +28,7 @@ class Contact:
         self._backoff = backoff or Backoff(base=0.5, cap=10.0, jitter=0.5)
         self._met = False  # since the start
         self._away = False
+        self._until = 0.0  # how long a cold start waits
         self._probing = asyncio.Lock()
         self._kicked = asyncio.Event()
 
@@ -35,22 +37,21 @@ class Contact:
         """The server could not be reached when last tried."""
         return self._away
 
-    def kick(self) -> None:
+    def link_changed(self, up: bool) -> None:
         """It may be back: try now."""
-        self._kicked.set()
+        if up:
+            self._kicked.set()
 
     async def ask(self, call: Awaitable[T]) -> T:
         """The server's answer; an error that the server tells is one, too."""
         try:
-            answer = await call
+            return self._answered(await call)
         except AWAY as error:
             self.lost(error.message)
             raise
         except ApiError:
             self.found()
             raise
-        self.found()
-        return answer
 
     def lost(self, why: str) -> None:
         if not self._away:
@@ -81,12 +82,29 @@ class Contact:
             with contextlib.suppress(ApiError):
                 await self.ask(self._question())
 
-    @contextlib.asynccontextmanager
-    async def impatient(self, *, something: bool) -> AsyncIterator[None]:
-        """At a cold start with `something` to go on with, the server has little time to answer: then Timeout."""
+    async def first(self, call: Callable[[], Awaitable[T]]) -> T:
+        """As `ask`, for somebody who has something to go on with: at a cold start, while the link may still be coming up, the server has
+        `patience` seconds to answer, then it counts as away."""
+        if self._met or self.away:
+            return await self.ask(call())
+        loop = asyncio.get_running_loop()
+        self._until = self._until or loop.time() + self._patience
+        why = f"no answer within {self._patience:g} s"
         try:
-            async with asyncio.timeout(self._patience if something and not self._met else None):
-                yield
+            async with asyncio.timeout_at(self._until):
+                while True:
+                    try:
+                        return self._answered(await call())
+                    except AWAY as error:
+                        why = error.message
+                    except ApiError:
+                        self.found()
+                        raise
+                    await asyncio.sleep(RETRY)
         except TimeoutError:
-            self.lost(f"no answer within {self._patience:g} s")
-            raise Timeout("the server did not answer in time") from None
+            self.lost(why)
+            raise Timeout(f"the server did not answer in time: {why}") from None
+
+    def _answered(self, answer: T) -> T:
+        self.found()
+        return answer

@@ -1,4 +1,4 @@
-"""When records reach the disk: what matters soon, the rest gathered, nothing when nothing changed.
+"""When records reach the disk: what matters soon, the rest gathered and seldom, nothing when nothing changed.
 
 Writes one sealed file in a thread. Knows names only and asks for the newest value when it writes, so a record that changes ten times
 meanwhile is written once. Promises: an error is told once, tried again every 30 s, and never reaches those who change things.
@@ -21,8 +21,9 @@ class Pace:
     """Seconds between a change and its write, and how much may be kept."""
 
     soon: float = 0.5
-    later_first: float = 2.0
-    later: float = 30.0
+    gather: float = 2.0  # what has time
+    later: float = 30.0  # between such writes, in the long run
+    burst: int = 4  # so many may follow each other, for a roll-out that is over soon
     retry: float = 30.0
     limit: int = 32 << 20  # bytes of records
 
@@ -36,7 +37,7 @@ class Keeper:
         self._soon: set[str] = set()
         self._later: set[str] = set()
         self._wake = asyncio.Event()
-        self._later_at = float("-inf")
+        self._budget = float("-inf")  # the moment at which all writes of what has time would have been allowed one by one
         self._refused = self._full = False
 
     def known(self, records: Mapping[str, bytes]) -> None:
@@ -59,7 +60,7 @@ class Keeper:
         try:
             while True:
                 await self._wait()
-                if not await self.flush(later=asyncio.get_running_loop().time() >= self._later_at + self._pace.later):
+                if not await self.flush(later=asyncio.get_running_loop().time() >= self._later_from()):
                     await asyncio.sleep(self._pace.retry)
         finally:
             self._write_now()
@@ -73,12 +74,16 @@ class Keeper:
             if self._soon:
                 due = min(due, now + self._pace.soon)
             elif self._later:
-                due = min(due, max(self._later_at + self._pace.later, now + self._pace.later_first))
+                due = min(due, max(self._later_from(), now + self._pace.gather))
             if now >= due:
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(None if due == float("inf") else due):
                     await self._wake.wait()
+
+    def _later_from(self) -> float:
+        """When what has time may be written again."""
+        return self._budget - (self._pace.burst - 1) * self._pace.later
 
     async def flush(self, *, later: bool = True) -> bool:
         """Write what is dirty; `later`: also what has time. Whether the disk took it."""
@@ -117,7 +122,7 @@ class Keeper:
         names, self._soon = self._soon, set()
         if later and self._later:
             names, self._later = names | self._later, set()
-            self._later_at = asyncio.get_running_loop().time()
+            self._budget = max(self._budget, asyncio.get_running_loop().time()) + self._pace.later
         changes = dict(self._admitted(names))
         if changes and self._file.mostly_history:
             return changes, {name: value for name in self._sizes if (value := self._value(name)) is not None}

@@ -49,6 +49,10 @@ def _whole(source: Source) -> bool:
     return not source.labels and not source.namespace and (not source.fields or bool(by_name(source)))
 
 
+def _one(source: Source) -> bool:
+    return not source.labels and not source.namespace and bool(by_name(source))
+
+
 def _single(source: Source) -> bool:
     return not source.labels and bool(source.namespace) and bool(by_name(source))
 
@@ -88,23 +92,29 @@ def weigh_node(old: Obj, new: Obj) -> Weight:
     return Weight.NOTHING if same else Weight.LATER
 
 
+def weigh_own_node(old: Obj, new: Obj) -> Weight:
+    """Its pod range is what the network starts from."""
+    return Weight.NOTHING if weigh_node(old, new) is Weight.NOTHING else Weight.SOON
+
+
 def _standing(node: Obj) -> object:
     status: dict[str, Any] = {name: value for name, value in (node.get("status") or {}).items() if name != "images"}
     conditions = status.pop("conditions", None) or ()
     return status, [(entry.get("type"), entry.get("status")) for entry in conditions]
 
 
+# The first that covers a source holds.
 REMEMBERED: Sequence[Rule] = (
     Rule(POD, _of_node, weigh_pod, Weight.SOON),
     Rule(CONFIG_MAP, _single, _always(Weight.SOON), Weight.SOON),
     Rule(SECRET, _single, _always(Weight.SOON), Weight.SOON),
+    Rule(NODE, _one, weigh_own_node, Weight.SOON),
     Rule(NODE, _whole, weigh_node),
-    Rule(SERVICE, _whole, _always(Weight.LATER)),
-    Rule(ENDPOINT_SLICE, _whole, _always(Weight.LATER)),
+    Rule(SERVICE, _whole, _always(Weight.SOON), Weight.SOON),
     Rule(NAMESPACE, _whole, _always(Weight.LATER)),
+    Rule(ENDPOINT_SLICE, _whole, _always(Weight.LATER)),
     Rule(POLICY_SLICE, _whole, _always(Weight.LATER)),
 )
-_RULES = {rule.kind: rule for rule in REMEMBERED}
 
 PINNED = frozenset({(CONFIG_MAP, Key("kube-system", "edgekube-cluster"))})
 """Single objects that are kept although no pod refers to them: the cluster's settings."""
@@ -112,8 +122,7 @@ PINNED = frozenset({(CONFIG_MAP, Key("kube-system", "edgekube-cluster"))})
 
 def rule_for(source: Source) -> Rule | None:
     """The rule that makes `source` a remembered one."""
-    rule = _RULES.get(source.kind)
-    return rule if rule is not None and rule.covers(source) else None
+    return next((rule for rule in REMEMBERED if rule.kind == source.kind and rule.covers(source)), None)
 
 
 def weigh_change(rule: Rule, old: bytes | None, new: bytes | None) -> Weight:

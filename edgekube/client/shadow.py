@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -55,8 +56,8 @@ class ShadowClient:
         if known is not None and self.contact.away:
             return self._told(kind, known).decode()
         try:
-            async with self.contact.impatient(something=known is not None):
-                obj = await self._ask(self.inner.get(kind, name, namespace, subresource=subresource))
+            ask = partial(self.inner.get, kind, name, namespace, subresource=subresource)
+            obj = await (self._ask(ask()) if known is None else self.contact.first(ask))
         except AWAY:
             if known is None:
                 raise
@@ -89,8 +90,8 @@ class ShadowClient:
         if picture is not None and self.contact.away and not continue_token:
             return self._remembered(picture)
         try:
-            async with self.contact.impatient(something=picture is not None):
-                page = await self._ask(self._list(source, limit, continue_token, resource_version))
+            ask = partial(self._list, source, limit, continue_token, resource_version)
+            page = await (self._ask(ask()) if picture is None else self.contact.first(ask))
         except AWAY as error:
             if picture is None:
                 raise

@@ -2,8 +2,8 @@
 
 Reads and writes one file through lib.sealed. Items are shared with the caches that were given them: memory holds each version once; what
 came from the disk stays bytes until somebody asks. Promises: a change that matters to this node's pods is durable about half a second
-later, other changes are gathered and written at most every 30 s, heartbeats never; nothing is written when nothing changes. A file that can
-not be read is put aside with one warning: the node then knows nothing until it sees its server. A disk that refuses is told once.
+later, other changes are gathered and written every 30 s at most in the long run, heartbeats never; nothing is written when nothing
+changed. A file that can not be read is put aside with one warning: the node then knows nothing until it sees its server.
 """
 
 import asyncio

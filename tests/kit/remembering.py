@@ -9,7 +9,7 @@ from edgekube.client.shadowstore import ShadowStore
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.sealed import FileKey, SealedLog
 
-QUICK = Pace(soon=0.01, later_first=0.02, later=0.05, retry=0.05)
+QUICK = Pace(soon=0.01, gather=0.02, later=0.05, retry=0.05)
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from edgekube.client.keeper import Pace
 from edgekube.client.shadow import ShadowClient
 from edgekube.client.shadowstore import ShadowStore
 from edgekube.client.watched import ObjectTracker
-from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable, Timeout
+from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable
 from edgekube.lib.clock import SystemClock
 from edgekube.lib.sealed import FileKey, SealedLog
 from edgekube.store.memory import MemoryStore
@@ -421,6 +421,17 @@ async def test_a_server_that_does_not_answer_in_time_counts_as_away(tmp_path):
             assert await names(client) == ["a"]
             assert asyncio.get_running_loop().time() - started < 1
             assert client.contact.away
-            with pytest.raises(Timeout):
-                async with client.contact.impatient(something=True):
-                    await asyncio.Event().wait()
+
+
+async def test_a_link_that_is_just_coming_up_is_waited_for(tmp_path, caplog):
+    """Else every start would begin with what was, and a warning."""
+    async with world() as server:
+        await server.create(POD, pod("a"))
+        async with remembering(tmp_path, server) as client:
+            await names(client)
+        await server.create(POD, pod("b"))
+        cable = Cable(server, plugged=False)
+        async with remembering(tmp_path, cable, patience=2) as client:
+            asyncio.get_running_loop().call_later(0.1, cable.plug)
+            assert await names(client) == ["a", "b"]
+        assert "contact" not in caplog.text

@@ -47,16 +47,30 @@ class Contact:
         try:
             return self._answered(await call)
         except AWAY as error:
-            self.lost(error.message)
+            if self._met or not self._starting():
+                self.lost(error.message)
             raise
         except ApiError:
             self.found()
             raise
 
+    def _answered(self, answer: T) -> T:
+        self.found()
+        return answer
+
+    def _starting(self) -> bool:
+        """The link may still be coming up for the first time."""
+        now = asyncio.get_running_loop().time()
+        self._until = self._until or now + self._patience
+        return now < self._until
+
     def lost(self, why: str) -> None:
         if not self._away:
             self._away = True
-            log.warning("contact with the server lost; going on with what is remembered", extra={"reason": why})
+            if self._met:
+                log.warning("contact with the server lost; going on with what is remembered", extra={"reason": why})
+            else:
+                log.warning("no contact with the server yet; going on with what is remembered", extra={"reason": why})
 
     def found(self) -> None:
         self._met = True
@@ -83,28 +97,28 @@ class Contact:
                 await self.ask(self._question())
 
     async def first(self, call: Callable[[], Awaitable[T]]) -> T:
-        """As `ask`, for somebody who has something to go on with: at a cold start, while the link may still be coming up, the server has
-        `patience` seconds to answer, then it counts as away."""
-        if self._met or self.away:
+        """As `ask`, for somebody who has something to go on with: at a start the server has `patience` seconds, then it counts as away."""
+        if self._met or self.away or not self._starting():
             return await self.ask(call())
-        loop = asyncio.get_running_loop()
-        self._until = self._until or loop.time() + self._patience
         why = f"no answer within {self._patience:g} s"
         try:
             async with asyncio.timeout_at(self._until):
                 while True:
                     try:
-                        return self._answered(await call())
+                        return await self.ask(call())
                     except AWAY as error:
                         why = error.message
-                    except ApiError:
-                        self.found()
-                        raise
                     await asyncio.sleep(RETRY)
         except TimeoutError:
             self.lost(why)
             raise Timeout(f"the server did not answer in time: {why}") from None
 
-    def _answered(self, answer: T) -> T:
-        self.found()
-        return answer
+    async def at_last(self, call: Callable[[], Awaitable[T]]) -> T:
+        """As `ask`, for somebody who has nothing else: waits for the server."""
+        while True:
+            try:
+                return await self.ask(call())
+            except AWAY:
+                if not self.away:
+                    await asyncio.sleep(RETRY)
+            await self.wait()

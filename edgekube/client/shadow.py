@@ -3,7 +3,8 @@
     client = ShadowClient(HttpClient(...), store)         # store: shadowstore.ShadowStore, opened and running
 
               server answers                         server can not be reached
-    list      its answer, remembered                 what is remembered, marked so (revision 0); at a cold start after 2 s at most
+    list      its answer, remembered                 what is remembered, marked so (revision 0); at a cold start after 2 s at most;
+                                                     of what was never seen: waits for the server
     watch     its events, remembered                 waits for the server, then Expired: the reflector lists again
     get       its answer                             the remembered object
     others    its answer                             the error, as it is
@@ -86,19 +87,19 @@ class ShadowClient:
     ) -> ItemList:
         source = Source(kind, namespace, labels, fields)
         rule = rule_for(source)
-        picture = self._store.picture(source) if rule is not None else None
+        ask = partial(self._list, source, limit, continue_token, resource_version)
+        if rule is None:
+            return await self._ask(ask())
+        picture = self._store.picture(source)
         if picture is not None and self.contact.away and not continue_token:
             return self._remembered(picture)
         try:
-            ask = partial(self._list, source, limit, continue_token, resource_version)
-            page = await (self._ask(ask()) if picture is None else self.contact.first(ask))
+            page = await (self.contact.at_last(ask) if picture is None else self.contact.first(ask))
         except AWAY as error:
-            if picture is None:
-                raise
-            if continue_token:
+            if continue_token or picture is None:
                 raise Expired("the server went away in the middle of a list") from error
             return self._remembered(picture)
-        return page if rule is None else self._remember_page(rule, source, page, continue_token)
+        return self._remember_page(rule, source, page, continue_token)
 
     def _list(self, source: Source, limit: int, token: str, revision: str) -> Awaitable[ItemList]:
         selectors = {"labels": source.labels, "fields": source.fields}

@@ -22,6 +22,7 @@ Threat model of joining and of nodes (each claim has its test in tests/api/test_
 - The server's own node speaks in process; its certificate (pki/kubelet-client.pem) is trusted by key, and nobody else gets its name.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,8 @@ OnRevoked = Callable[[str], None]
 
 
 class NodeIdentities:
-    """The pins of all nodes. `on_revoked` callbacks run while the change is published: they must be quick and must not raise."""
+    """The pins of all nodes. `on_revoked` callbacks run right after the change is published, each on its own: one that fails hinders
+    neither the store nor the others."""
 
     def __init__(self, objects: Objects) -> None:
         self._pins: dict[str, Pin] = {}
@@ -95,7 +97,7 @@ class NodeIdentities:
         if before is not None and before.trusts(before.key) and (after is None or not after.trusts(before.key)):
             log.info("node identity withdrawn", extra={"node": node, "revoked": after is not None and after.revoked})
             for tell in self._listeners:
-                tell(node)
+                asyncio.get_running_loop().call_soon(tell, node)
 
     def _count(self, pin: Pin | None, step: int) -> None:
         for key in pin.revoked_keys if pin is not None else ():

@@ -183,7 +183,8 @@ class CertificateController(Base):
             made = await plan_signature(self._authority, asked, now=self.clock.now(), life=self._life, reserved=reserved)
             wanted = status | {"certificate": made}
         answer = await self.client.update(CERTIFICATE_SIGNING_REQUEST, found | {"status": wanted}, subresource="status")
-        log.info("signing request answered", extra={"request": asked.name, "signer": asked.signer, "problem": problem})
+        extra = {"request": asked.name, "signer": asked.signer}
+        log.info("certificate signed" if not problem else "certificate not signed", extra=extra | ({"why": problem} if problem else {}))
         return answer
 
     async def _own_name(self, found: Obj, asked: Asked) -> str:

@@ -1,17 +1,19 @@
 """Certificates, service account tokens, and all the ways in which a token stops being good."""
 
 import base64
+import ssl
 from pathlib import Path
 
 import pytest
 
-from edgekube.api import catalog
+from edgekube.api import bootstraptokens, catalog, nodeidentity
 from edgekube.apiserver.authn import Authenticator, websocket_bearer
 from edgekube.apiserver.identity import PeerCertificate
 from edgekube.apiserver.tokens import Claims, TokenSigner, issuer_of, new_jti, plan_claims
 from edgekube.errors import Unauthorized
 from edgekube.lib import pki
 from edgekube.lib.clock import FakeClock, rfc3339
+from edgekube.lib.der import key_digest
 from tests.unit.apiserver.world import World
 
 ISSUER = issuer_of("cluster.local")
@@ -149,3 +151,52 @@ def test_websocket_sub_protocol_carries_a_token() -> None:
     assert websocket_bearer({}) == ""
     with pytest.raises(Unauthorized):
         websocket_bearer({"sec-websocket-protocol": "base64url.bearer.authorization.k8s.io.\x80"})
+
+
+async def _join_token(scene: Scene, **options) -> str:
+    bearer = bootstraptokens.new_bearer()
+    secret = bootstraptokens.secret_of(bearer, now=scene.clock.now(), **options)
+    await scene.world.put(catalog.SECRET, secret["metadata"]["name"], "kube-system", type=secret["type"], data=secret["data"])
+    return bearer
+
+
+async def test_a_join_token_holds_until_its_end_and_a_clock_that_falls_back_does_not_end_it(scene: Scene) -> None:
+    bearer = await _join_token(scene)
+    user = await scene.authn.authenticate(f"Bearer {bearer}", None)
+    assert user is not None
+    assert user.name == f"system:bootstrap:{bearer[:6]}"
+    scene.clock.jump(-10 * 24 * 3600)
+    assert not await scene.refused(bearer)
+    scene.clock.jump(10 * 24 * 3600)
+    scene.clock.advance(24 * 3600 - 1)
+    assert not await scene.refused(bearer)
+    scene.clock.advance(1)
+    with pytest.raises(Unauthorized, match="expired at"):
+        await scene.authn.authenticate(f"Bearer {bearer}", None)
+    await scene.world.drop(catalog.SECRET, bootstraptokens.PREFIX + bearer[:6], "kube-system")
+    with pytest.raises(Unauthorized, match="is unknown here"):
+        await scene.authn.authenticate(f"Bearer {bearer}", None)
+
+
+async def test_a_nodes_certificate_counts_only_with_its_pin(scene: Scene) -> None:
+    authority, key = pki.create_authority("ca", scene.clock.now()), pki.create_key()
+    made = pki.sign(authority, pki.Subject("system:node:pi", ("system:nodes",), client=True), pki.load_key(key).public_key(), scene.clock.now())
+    der = ssl.PEM_cert_to_DER_cert(made.decode())
+    shown = PeerCertificate("system:node:pi", ("system:nodes",), der)
+    with pytest.raises(Unauthorized, match="is not known here"):
+        await scene.authn.authenticate("", shown)
+    secret = nodeidentity.pinned("pi", key_digest(der), scene.clock.now(), None)
+    await scene.world.put(catalog.SECRET, "pi.node-identity", "kube-system", type=secret["type"], data=secret["data"])
+    assert (await scene.authn.authenticate("", shown)).name == "system:node:pi"
+    with pytest.raises(Unauthorized):  # of the group, but nobody's name
+        await scene.authn.authenticate("", PeerCertificate("pie", ("system:nodes",), der))
+    with pytest.raises(Unauthorized, match="cannot be read"):
+        await scene.authn.authenticate("", PeerCertificate("system:node:pi", ("system:nodes",), b"nonsense"))
+    # A Secret of another type or place is no pin.
+    await scene.world.put(catalog.SECRET, "other.node-identity", "kube-system", type="Opaque", data=secret["data"])
+    await scene.world.put(catalog.SECRET, "other.node-identity", "default", type=secret["type"], data=secret["data"])
+    assert scene.authn.identities.pin("other") is None
+    gone = nodeidentity.revoked(secret)
+    await scene.world.put(catalog.SECRET, "pi.node-identity", "kube-system", type=secret["type"], data=gone["data"])
+    with pytest.raises(Unauthorized, match="was revoked"):
+        await scene.authn.authenticate("", shown)

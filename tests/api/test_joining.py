@@ -373,3 +373,26 @@ async def test_an_administrator_may_ask_for_a_node(cluster):
 
     assert cluster.identities.pin("pi").key == der.key_digest(certificate.public_bytes(Encoding.DER))
     assert base64.b64decode(made["spec"]["request"])
+
+
+async def test_old_requests_and_old_tokens_are_swept_away(cluster):
+    from datetime import timedelta
+
+    from edgekube.lib.clock import rfc3339
+    from tests.api.test_certificates import asked
+
+    client, registry, kind = cluster.live.client, cluster.live.server.registry, catalog.CERTIFICATE_SIGNING_REQUEST
+    fresh, expired, old = [await cluster.token(life=timedelta(hours=hours)) for hours in (1, -1, -25)]
+    made = await client.create(kind, asked("denied", Subject("ann")))
+    await client.create(kind, asked("pending", Subject("ann")))
+    then = rfc3339(cluster.clock.now() - timedelta(hours=2))
+    condition = {"type": "Denied", "status": "True", "reason": "r", "message": "m", "lastUpdateTime": then}
+    stored = registry.get(kind, "", "denied")
+    await registry.update(kind, made | {"status": {"conditions": [condition]}}, stored.revision)
+    names = {bootstraptokens.PREFIX + token[:6] for token in (fresh, expired)}
+    async with asyncio.timeout(10):
+        while {item.name for item in (await client.list(kind)).items} != {"pending"}:
+            await cluster.changed(kind)
+        while {item.name for item in (await client.list(catalog.SECRET, "kube-system")).items if bootstraptokens.is_token(item)} != names:
+            await cluster.changed(catalog.SECRET)
+    assert old[:6] not in {name[-6:] for name in names}

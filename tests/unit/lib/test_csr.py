@@ -76,3 +76,22 @@ def test_no_certificate_outlives_the_authority() -> None:
 def test_what_is_no_certificate_has_no_key(data: bytes) -> None:
     with pytest.raises(ValueError):
         der.key_digest(data)
+
+
+def test_damaged_certificates_have_a_key_or_a_reason_and_nothing_else() -> None:
+    import random
+
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    made = pki.certificate_pem(pki.create_authority("ca", NOW))
+    good = pki.load_certificate(made).public_bytes(Encoding.DER)
+    dice = random.Random(7)
+    for _ in range(3000):
+        data = bytearray(good)
+        for _ in range(dice.randint(1, 4)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        cut = bytes(data[: dice.randint(0, len(data))]) if dice.random() < 0.3 else bytes(data)
+        try:
+            assert len(der.key_digest(cut)) == 64
+        except ValueError:
+            continue

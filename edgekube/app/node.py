@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgekube.api import quantity
+from edgekube.api.types import Obj
 from edgekube.app.gate import DelegatedGate
 from edgekube.app.paths import Paths
 from edgekube.app.removal import runtime_config
@@ -90,7 +91,7 @@ def node_parts(host: Host, reload: list[Callable[[], None]]) -> Node:
     """Everything of the node; `reload` gets what must be called when the serving certificate was renewed."""
     runtime = _runtime(host.settings)
     network = _network(host)
-    policies = _policies(host, network)
+    policies = _policies(host, network, lambda uid: kubelet.pod(uid))
     kubelet = _kubelet(host, runtime, network, policies)
     host.addresses.on_change(lambda old, new: kubelet.addresses_changed() if new.node != old.node else None)
     api = _kubelet_server(host, runtime, kubelet, reload)
@@ -136,9 +137,9 @@ def _proxy(host: Host) -> Proxy:
     return Proxy(config=config, client=host.client, clock=host.clock)
 
 
-def _policies(host: Host, network: NodeNetwork) -> NodePolicies:
+def _policies(host: Host, network: NodeNetwork, pod: Callable[[str], Obj | None]) -> NodePolicies:
     config = PolicyConfig(node_name=host.node_name, instance=host.settings.instance)
-    return NodePolicies(config=config, client=host.client, addresses=network.addresses)
+    return NodePolicies(config=config, client=host.client, addresses=network.addresses, pod=pod)
 
 
 def _dns(host: Host) -> DnsServer:

@@ -27,7 +27,7 @@ from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import RuntimeConfig
 from edgekube.lib.files import mounts_below, remove_tree
 from edgekube.lib.process import ProgramMissing
-from edgekube.netpolicy.component import remove_policies
+from edgekube.netpolicy.table import remove_policies
 from edgekube.network.component import remove_network
 from edgekube.proxy.nftables import remove_tables
 from edgekube.store.protocol import StoreDamaged, StoreUnavailable

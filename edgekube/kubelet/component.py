@@ -323,6 +323,11 @@ class KubeletComponent:
     def pods(self) -> Sequence[KnownPod]:
         return [self._known(worker) for worker in self._workers.values()]
 
+    def pod(self, uid: str) -> Obj | None:
+        """The pod as the kubelet has it; not to be changed."""
+        worker = self._workers.get(uid)
+        return None if worker is None else worker.pod
+
     def find(self, namespace: str, name: str, uid: str = "") -> KnownPod | None:
         for worker in self._workers.values():
             metadata = worker.pod["metadata"]

@@ -7,8 +7,8 @@ watches those and matches its own pods itself, whose addresses it knows before t
 container starts, and a node that starts without its server isolates its pods, whatever addresses they get.
 
     controllers/networkpolicy   NetworkPolicy, Namespace, Pod -> PolicySlice                        (on the server)
-    model.py                    PolicySlices + own pods -> Plan (pure)     ruleset.py  Plan -> nft text, whole or as a difference (pure)
-    component.py                watches, coalesces, applies, re-asserts    attach.py   no pod starts before its rules
+    slices.py, model.py         PolicySlices + own pods -> Plan (pure)     ruleset.py  Plan -> nft text, whole or as a difference (pure)
+    component.py, table.py      watches, coalesces, applies, re-asserts    attach.py   no pod starts before its rules
 
 The table `edgekube_<instance>_policy` (inet: both families) stands beside the proxy's and is absent while no policy selects a pod of the
 node. Its maps by pod address and sets by group of peers change element by element.

@@ -9,24 +9,24 @@ once, tried again with back-off, and pods that a policy selects do not start mea
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgekube.api import meta
 from edgekube.api import pods as pod_facts
 from edgekube.api.catalog import POD, POLICY_SLICE
 from edgekube.api.item import Item
 from edgekube.api.kinds.policyslice import COMPLETE
-from edgekube.api.types import Key
+from edgekube.api.types import Key, Obj
 from edgekube.client.cache import Cache, Source
 from edgekube.client.protocol import Client
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.metrics import counter, histogram
-from edgekube.lib.nft import Nft, NftError, TableWatch
-from edgekube.lib.process import ProgramMissing, ProgramTimeout
-from edgekube.netpolicy.model import LocalPod, NodeModel, read_slice
-from edgekube.netpolicy.ruleset import FAMILY, NOTHING, Tables, difference, tables_of, whole
+from edgekube.netpolicy.model import NodeModel
+from edgekube.netpolicy.ruleset import tables_of
+from edgekube.netpolicy.slices import LocalPod, read_slice
+from edgekube.netpolicy.table import REFUSED, PolicyTable, policy_table
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ _BUCKETS = (0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 _SYNCS = histogram("edgekube_netpolicy_sync_duration_seconds", "Time of one change of the policy rules", buckets=_BUCKETS)
 _FAILURES = counter("edgekube_netpolicy_sync_failures", "Changes of the policy rules that nftables refused")
 _MIRROR = "kubernetes.io/config.mirror"  # on the API's copy of a static pod: the uid it has on its node
-_BIG = 100_000  # characters from which on a change goes through the program: the library would keep the memory
-_Refused = (NftError, ProgramMissing, ProgramTimeout, OSError)
 
 
 class NotIsolated(Exception):
@@ -52,30 +50,33 @@ class PolicyConfig:
         return policy_table(self.instance)
 
 
-def policy_table(instance: str) -> str:
-    return f"edgekube_{instance}_policy"
-
-
 class NodePolicies:
-    """See the module. `addresses(uid)` are those that the pod network has given to a pod."""
+    """See the module. `addresses(uid)` are those that the pod network has given to a pod, `pod(uid)` is the kubelet's own picture of it: of
+    a static pod there may be no other."""
 
     name = "netpolicy"
 
-    def __init__(self, *, config: PolicyConfig, client: Client, addresses: Callable[[str], Sequence[str]]) -> None:
-        self._table, self._addresses = config.table, addresses
+    def __init__(
+        self,
+        *,
+        config: PolicyConfig,
+        client: Client,
+        addresses: Callable[[str], Sequence[str]],
+        pod: Callable[[str], Obj | None] = lambda _uid: None,
+    ) -> None:
+        self._addresses, self._pod = addresses, pod
+        self._table = PolicyTable(config.table, self._wake_up)
         self._model = NodeModel(config.node_name)
         self._cache = Cache(client=client, sources=(POLICY_SLICE, Source(POD, fields=f"spec.nodeName={config.node_name}")))
         self._cache.on_change(POLICY_SLICE, self._slice_changed)
         self._cache.on_change(POD, self._pod_changed)
-        self._nft = Nft()
-        self._watch: TableWatch | None = None
         self._slices: set[Key] = set()  # to look at
-        self._pods: dict[str, Key] = {}  # to look at
-        self._known: dict[str, Key] = {}  # all of this node: uid as the node has it -> key
+        self._pods: set[str] = set()  # to look at
+        self._known: dict[str, Key] = {}  # all that the API has of this node: uid as the node has it -> key
+        self._attached: set[str] = set()
         self._doubtful: set[Key] = set()  # slices that are not there, but nobody says that all are there
         self._armed = False
-        self._whole = True
-        self._state: Tables = NOTHING
+        self._written = -1  # the version of the model that the state is of
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._pod_seen = asyncio.Event()
@@ -93,16 +94,14 @@ class NodePolicies:
                         await self._turn()
                         backoff.forget("sync")
                         await self._wake.wait()
-                    except _Refused as error:
+                    except REFUSED as error:
                         await self._failed(error, backoff)
             finally:
-                self._unwatch()
+                self._table.close()
                 watcher.cancel()
-                self._nft.close()
 
     async def _failed(self, error: Exception, backoff: Backoff) -> None:
         _FAILURES.inc()
-        self._whole = True
         delay = backoff.delay("sync")
         if backoff.failures("sync") == 2:  # once: the first failure is tried again at once, with the whole table
             log.warning("policy rules refused", extra={"error": str(error), "retry_seconds": round(delay, 1)})
@@ -127,61 +126,59 @@ class NodePolicies:
         else:
             self._known.pop(uid, None)
         self._pod_seen.set()
-        self._touch(uid, item.key)
+        self._touch(uid)
 
-    def _touch(self, uid: str, key: Key) -> None:
+    def _touch(self, uid: str) -> None:
         if not self._model.idle:
-            self._pods[uid] = key
+            self._pods.add(uid)
             self._wake.set()
 
-    def _flushed(self) -> None:
-        log.warning("somebody changed our nftables table; writing it again", extra={"table": self._table})
-        self._whole = True
+    def _wake_up(self) -> None:
         self._wake.set()
 
     # pods that come and go
 
     async def isolate(self, uid: str, *, timeout: float = 10.0) -> None:
         """Until the rules know the pod, which has its addresses now. Raises NotIsolated."""
+        self._attached.add(uid)
         try:
             async with asyncio.timeout(timeout):
-                await self._armed_and_known(uid)
+                while not self._armed or self._find(uid) is None:
+                    self._pod_seen.clear()
+                    await self._pod_seen.wait()
         except TimeoutError:
             log.warning("pod starts before its policies are known", extra={"uid": uid})
             return
         if self._model.idle:
             return
-        self._touch(uid, self._known[uid])
+        self._touch(uid)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
         try:
             async with asyncio.timeout(timeout):
                 await done
         except TimeoutError:
-            pod = self._local(uid, self._known.get(uid))
+            pod = self._local(uid)
             if pod is not None and self._model.isolates(pod):
                 raise NotIsolated("nftables refuses the rules of the policies that select the pod") from None
 
-    async def _armed_and_known(self, uid: str) -> None:
-        while not self._armed or uid not in self._known:
-            self._pod_seen.clear()
-            await self._pod_seen.wait()
-
     def forget(self, uid: str) -> None:
         """The pod has lost its addresses."""
-        key = self._known.get(uid)
-        if key is not None:
-            self._touch(uid, key)
+        self._attached.discard(uid)
+        self._touch(uid)
 
-    def _local(self, uid: str, key: Key | None) -> LocalPod | None:
+    def _find(self, uid: str) -> Obj | None:
+        """The pod, as new as it is known."""
+        key = self._known.get(uid)
         item = self._cache.get(POD, key) if key is not None else None
+        return item.decode() if item is not None and _uid(item) == uid else self._pod(uid)
+
+    def _local(self, uid: str) -> LocalPod | None:
         addresses = tuple(self._addresses(uid))
-        if item is None or not addresses or _uid(item) != uid:
+        pod = self._find(uid) if addresses else None
+        if pod is None or pod["spec"].get("hostNetwork") or pod_facts.is_terminal(pod):
             return None
-        pod = item.decode()
-        if pod["spec"].get("hostNetwork") or pod_facts.is_terminal(pod):
-            return None
-        return LocalPod(item.key, item.labels, addresses, pod_facts.named_ports(pod))
+        return LocalPod(meta.key_of(pod), meta.labels(pod), addresses, pod_facts.named_ports(pod))
 
     # the work
 
@@ -207,12 +204,11 @@ class NodePolicies:
                 done.set_result(None)
 
     def _look_at_pods(self, *, everything: bool) -> None:
-        pods: dict[str, Key | None] = {**self._pods}
+        pods, self._pods = self._pods, set()
         if everything:  # with no policy nobody cared for them
-            pods = {**dict.fromkeys(self._model.uids()), **self._known}
-        self._pods = {}
-        for uid, key in pods.items():
-            self._model.set_pod(uid, self._local(uid, key))
+            pods = {*self._model.uids(), *self._known, *self._attached}
+        for uid in pods:
+            self._model.set_pod(uid, self._local(uid))
 
     def _read(self, key: Key) -> None:
         """One slice, as the cache has it."""
@@ -233,55 +229,11 @@ class NodePolicies:
         self._doubtful.discard(key)
 
     async def _sync(self) -> None:
-        wanted = tables_of(self._model.plan())
-        if wanted.empty:
-            if self._whole or not self._state.empty:
-                await self._remove_table()
-            return
-        with _SYNCS.time():
-            if self._whole:
-                await self._write_whole(wanted)
-            elif self._state.empty:  # we know that there is no table
-                await self._apply(whole(self._table, wanted))
-            elif commands := difference(self._table, self._state, wanted):
-                await self._apply(commands)
-        self._state = wanted
-
-    async def _apply(self, commands: str) -> None:
-        with self._watching().own_change():
-            await (self._nft.apply_whole if len(commands) > _BIG else self._nft.apply)(commands)
-
-    async def _write_whole(self, wanted: Tables) -> None:
-        watch = self._watching()
-        with watch.own_change():
-            self._whole = False  # before: a flush meanwhile sets it again
-            chains, sets = await self._nft.names(self._table, family=FAMILY)
-            commands = whole(self._table, wanted, chains=chains, sets=sets)
-            try:
-                await self._nft.apply_whole(commands)
-            except NftError:  # an older version's table may have another shape
-                remove = f"add table {FAMILY} {self._table}\ndelete table {FAMILY} {self._table}\n"
-                await self._nft.apply_whole(remove + whole(self._table, wanted))
-
-    async def _remove_table(self) -> None:
-        self._unwatch()
-        if self._whole:
-            with contextlib.suppress(ProgramMissing):  # who has no nft has no table
-                await self._nft.delete_table(self._table, family=FAMILY)
-        else:
-            await self._nft.apply(f"add table {FAMILY} {self._table}\ndelete table {FAMILY} {self._table}\n")
-        self._whole, self._state = False, NOTHING
-
-    def _watching(self) -> TableWatch:
-        if self._watch is None:
-            self._watch = TableWatch(self._table, self._flushed)
-            self._watch.start()
-        return self._watch
-
-    def _unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        version = self._model.version
+        if version != self._written or self._table.stale:
+            with _SYNCS.time():
+                await self._table.bring(tables_of(self._model.plan()))
+            self._written = version
 
 
 def _uid(item: Item) -> str:
@@ -289,12 +241,3 @@ def _uid(item: Item) -> str:
     if _MIRROR.encode() in item.raw:
         return str((item.decode()["metadata"].get("annotations") or {}).get(_MIRROR) or item.uid)
     return item.uid
-
-
-async def remove_policies(instance: str) -> None:
-    """For uninstall: our table, whole."""
-    nft = Nft()
-    try:
-        await nft.delete_table(policy_table(instance), family=FAMILY)
-    finally:
-        nft.close()

@@ -15,7 +15,8 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgekube.netpolicy.model import FAMILIES, Chain, Match, Plan, Ranges, chain_name, set_name
+from edgekube.netpolicy.model import FAMILIES, Chain, Match, Plan, chain_name, set_name
+from edgekube.netpolicy.slices import Ranges
 
 FAMILY = "inet"
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}

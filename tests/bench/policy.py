@@ -55,7 +55,7 @@ async def settled(node, condition) -> float:
     """Seconds until the kernel has what `condition` asks of the component's tables."""
     began = time.perf_counter()
     async with asyncio.timeout(30):
-        while not condition(node.policies._state):
+        while not condition(node.policies._table._state):
             await asyncio.sleep(0)
     return time.perf_counter() - began
 
@@ -79,7 +79,7 @@ async def changes(plane, node) -> None:
     for round_ in range(7):
         await plane.client.create(NETWORK_POLICY, policy("every", **every))
         taken["new"].append(await settled(node, lambda s: size(s) >= PODS))
-        chains = set(node.policies._state.chains)
+        chains = set(node.policies._table._state.chains)
         await plane.merge(NETWORK_POLICY, "every", {"spec": {"ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80 + round_, "protocol": "TCP"}]}]}})
         taken["ports"].append(await settled(node, lambda s, chains=chains: s.chains and set(s.chains) != chains))
         await plane.merge(NETWORK_POLICY, "every", {"spec": {"ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a1"}}}]}]}})
@@ -105,7 +105,7 @@ async def churn(plane, node) -> None:
     latency, cpu = [], []
     for number in range(20):
         began = time.process_time()
-        size_now = size(node.policies._state)
+        size_now = size(node.policies._table._state)
         await put_pod(plane, f"new-{number}", node="far", ip=f"10.43.0.{number + 1}", app="a1", group="none")
         latency.append(await settled(node, lambda s, size_now=size_now: size(s) > size_now))
         await plane.settle(0.2)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from edgekube.api.selectors import EVERYTHING, from_map
 from edgekube.api.types import Key
 from edgekube.controllers.policypeers import Candidate, Member, PeerIndex, PeerKey
-from edgekube.netpolicy.model import Match, NodeModel, SetRef, networks, numbers, read_slice
+from edgekube.netpolicy.model import Match, NodeModel, SetRef
 from edgekube.netpolicy.ruleset import NOTHING, difference, tables_of, whole
+from edgekube.netpolicy.slices import networks, numbers, read_slice
 from tests.unit.netpolicy.world import PORTS, Pod, World, judged, xyz
 
 

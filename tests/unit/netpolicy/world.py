@@ -8,7 +8,8 @@ from edgekube.api.kinds.networkpolicy import NETWORK_POLICY
 from edgekube.api.types import Key, Obj
 from edgekube.controllers.policypeers import Candidate, Member, PeerIndex
 from edgekube.controllers.policyslices import read_policy, slice_spec
-from edgekube.netpolicy.model import LocalPod, Match, NodeModel, Plan, family_of, read_slice
+from edgekube.netpolicy.model import Match, NodeModel, Plan
+from edgekube.netpolicy.slices import LocalPod, family_of, read_slice
 
 PORTS = tuple((f"serve-{number}-{protocol.lower()}", protocol, number) for number in (80, 81) for protocol in ("TCP", "UDP", "SCTP"))
 

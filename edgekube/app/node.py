@@ -120,9 +120,9 @@ def _network(host: Host) -> NodeNetwork:
         service_cidrs=settings.service_cidrs,
         dns=settings.dns_addresses,
         overlay=overlay,
-        sandboxes=runtime_config(settings).pods,
+        run_dir=host.paths.run,
     )
-    return NodeNetwork(config=config, client=host.client, addresses=host.addresses)
+    return NodeNetwork(config=config, client=host.client, addresses=host.addresses, clock=host.clock)
 
 
 def _proxy(host: Host) -> Proxy:

@@ -1,5 +1,6 @@
-"""`edgekube check`: does this machine have what edgekube needs?"""
+"""`edgekube check`: does this machine have what edgekube needs? With `--network`: how are the paths to the other nodes?"""
 
+import sys
 from argparse import ArgumentParser, Namespace
 
 from edgekube.app.firewall import examine_firewall
@@ -11,10 +12,13 @@ from edgekube.lib.pidfile import running
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--agent", action="store_true", default=False, help="look at what an agent needs, not a server")
+    parser.add_argument("--network", action="store_true", default=False, help="tell how the paths to the other nodes are, one line each")
 
 
 def main(settings: Settings, arguments: Namespace) -> int:
     """One line a finding; exit code 1 if a server, or an agent, could not start."""
+    if arguments.network:
+        return _network(settings)
     agent = arguments.agent or paths_of(settings).agent.is_dir()
     ours = running(settings.run_dir / "edgekube.pid")
     bad = 0
@@ -26,3 +30,20 @@ def main(settings: Settings, arguments: Namespace) -> int:
         print(f"  {mark}  {found.text}" + (f"\n        fix: {found.fix}" if found.fix and not found.ok else ""))
         bad += found.fatal and not found.ok
     return 1 if bad else 0
+
+
+def _network(settings: Settings) -> int:
+    """What the running node found at its last test: it tests at each change, and again and again what failed."""
+    from edgekube.network.publish import load
+    from edgekube.network.verdict import lines
+
+    found = load(settings.run_dir)
+    if found is None:
+        print(f"edgekube: no node has run in {settings.run_dir} since the machine booted: start it first", file=sys.stderr)
+        return 1
+    if not running(settings.run_dir / "edgekube.pid"):
+        print("  warn  edgekube is not running: this is what it found last")
+    told = lines(found)
+    for good, text in told:
+        print(f"  {'ok  ' if good else 'FAIL'}  {text}")
+    return 0 if all(good for good, _ in told) else 1

@@ -132,6 +132,7 @@ class HostAddresses:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        self._reader.close()
 
     def _event(self, message: Message | None) -> None:
         if (message is None or self._matters(message)) and self._timer is None:

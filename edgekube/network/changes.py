@@ -66,6 +66,8 @@ def fits(wanted: Device, link: Link) -> bool:
     data = link.data
     local = socket.inet_ntop(socket.AF_INET6, data[17]) if 17 in data else socket.inet_ntop(socket.AF_INET, data.get(4, bytes(4)))
     uplink, port = int.from_bytes(data.get(3, b""), sys.byteorder), int.from_bytes(data.get(15, b""), "big")
+    if 17 not in data and data.get(18, b"\1") != b"\0":  # with a checksum around everything: made by somebody else
+        return False
     return (link.name, link.mac, local, uplink, port) == wanted.recreate and int.from_bytes(data.get(1, b""), sys.byteorder) == 1
 
 

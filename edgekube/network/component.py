@@ -11,24 +11,29 @@ there is. A pass costs some 2 ms with 100 nodes, all of it in the network thread
 
 import asyncio
 import logging
-import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekube.api.catalog import NODE
 from edgekube.api.item import Item
+from edgekube.api.types import Key
 from edgekube.client.cache import Cache
 from edgekube.client.protocol import Client
+from edgekube.errors import ApiError
 from edgekube.lib.backoff import Backoff
+from edgekube.lib.clock import Clock
 from edgekube.network import kernel, links
 from edgekube.network.addresses import HostAddresses
 from edgekube.network.events import Expectation
-from edgekube.network.ipam import Pools
-from edgekube.network.links import Attachment, LinkRefused, PodLink
+from edgekube.network.kernel import Outcome
+from edgekube.network.links import PodLink
 from edgekube.network.model import OverlayConfig, Peer, Wanted, family
-from edgekube.network.plan import Overlay, overlay_mtu, peer_of, plan_node, plan_overlay, plan_pod
+from edgekube.network.plan import NO_TUNNEL, Overlay, overlay_mtu, peer_of, plan_node, plan_overlay
+from edgekube.network.podlinks import PodLinks
+from edgekube.network.publish import Publisher, State
 from edgekube.network.rtnl import Message
+from edgekube.network.selftest import SelfTest
 from edgekube.network.thread import NetThread
 from edgekube.network.watch import LINK, NEIGH, V4_ADDR, V4_ROUTE, V6_ADDR, V6_ROUTE, RtnlWatch
 
@@ -41,13 +46,13 @@ QUIET_SECONDS = 0.5  # after which a change is a new one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """`service_cidrs` and `dns`: up to one for each family. `sandboxes`: where pods' namespaces are pinned, as <uid>/net."""
+    """`service_cidrs` and `dns`: up to one for each family. `run_dir`: pods' namespaces are pinned there, and the report is written."""
 
     node_name: str
     service_cidrs: Sequence[str]
     dns: Sequence[str]
     overlay: OverlayConfig
-    sandboxes: Path | None = None
+    run_dir: Path | None = None
 
 
 class NodeNetwork:
@@ -55,27 +60,28 @@ class NodeNetwork:
 
     name = "network"
 
-    def __init__(self, *, config: NetworkConfig, client: Client, addresses: HostAddresses) -> None:
-        self._config, self._addresses = config, addresses
+    def __init__(self, *, config: NetworkConfig, client: Client, addresses: HostAddresses, clock: Clock) -> None:
+        self._config, self._client, self._addresses = config, client, addresses
         self._cache = Cache(client=client, sources=(NODE,))
         self._cache.on_change(NODE, self._node_changed)
         addresses.on_change(lambda _old, _new: self._wake.set())
+        self._wake = asyncio.Event()
         self._thread = NetThread()
         self._lock = asyncio.Lock()
-        self._wake = asyncio.Event()
+        self._expected = Expectation()
+        sandboxes = config.run_dir / "pods" if config.run_dir is not None else None
+        self._pods = PodLinks(thread=self._thread, lock=self._lock, expected=self._expected, common=self._pod_link, sandboxes=sandboxes)
         self._own = Peer(config.node_name, (), ())
         self._own_known = asyncio.Event()
+        self._no_tunnel = False
         self._peers: dict[str, Peer] = {}
-        self._pools: Pools | None = None
-        self._pool_known = asyncio.Event()
-        self._attached: dict[str, Attachment] = {}
-        self._netns: dict[str, str] = {}
-        self._expected = Expectation()
-        self._watch: RtnlWatch | None = None
-        self._neighbours: RtnlWatch | None = None
-        self._backoff = Backoff(base=0.2, cap=5.0)
+        self._overlay = Overlay()
+        self._troubles: Sequence[str] = ()
+        self._watches: list[RtnlWatch] = []
+        self._retry = Backoff(base=0.2, cap=5.0)
         self._pace = Backoff(base=GATHER_SECONDS, cap=WORST_PACE_SECONDS)
-        self.overlay = Overlay()
+        self._publisher = Publisher(node_name=config.node_name, client=client, clock=clock, folder=config.run_dir, state=self._state)
+        self._test = SelfTest(config=config.overlay, mend=self._wake.set, tell=self._publisher.tell)
 
     async def run(self, ready: asyncio.Event) -> None:
         """Find what is attached, then follow Nodes and the kernel.
@@ -85,19 +91,24 @@ class NodeNetwork:
         """
         try:
             self._addresses.start()
-            await self._adopt()
+            adopted = await self._pods.adopt(self._config.overlay.instance)
             ready.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._cache.run(), name="network/cache")
                 await self._own_known.wait()
                 await self._cache.wait_synced()
+                await self._remember()
                 self._start_watching()
-                await self._prepare()
+                group.create_task(self._publisher.run(), name="network/publisher")
+                await self._reconcile()
+                self._pods.use(self._own.ranges)
+                self._publisher.tell()
+                log.info("pod network ready", extra={"range": ",".join(self._own.ranges), "adopted": adopted})
                 await self._follow()
         finally:
-            for watch in (self._watch, self._neighbours):
-                if watch is not None:
-                    watch.close()
+            for watch in self._watches:
+                watch.close()
+            await self._test.close()
             await self._thread.close()
 
     # what wakes it
@@ -109,20 +120,28 @@ class NodeNetwork:
             return
         peer = peer_of(new.decode())
         if peer.name == self._config.node_name:
-            if peer.ranges and peer != self._own:
-                self._own = peer
-                self._own_known.set()
-                self._wake.set()
+            self._own_changed(peer, fresh=old is None)
         elif self._peers.get(peer.name) != peer:
             self._peers[peer.name] = peer
             self._wake.set()
 
+    def _own_changed(self, peer: Peer, *, fresh: bool) -> None:
+        """`fresh`: the Node was made anew, without what we told of it."""
+        if fresh:
+            self._publisher.tell()
+        if peer.ranges and peer != self._own:
+            self._own = peer
+            self._own_known.set()
+            self._wake.set()
+
     def _start_watching(self) -> None:
-        self._watch = RtnlWatch((LINK, V4_ADDR, V4_ROUTE, V6_ADDR, V6_ROUTE), self._event)
-        self._neighbours = RtnlWatch((NEIGH,), self._event)
-        self._neighbours.only_neighbours_of(())
-        self._watch.start()
-        self._neighbours.start()
+        self._watches.append(RtnlWatch((LINK, V4_ADDR, V4_ROUTE, V6_ADDR, V6_ROUTE), self._event))
+        neighbours = RtnlWatch((NEIGH,), self._event)
+        self._watches.append(neighbours)
+        neighbours.only_neighbours_of(())
+        self._expected.on_links = neighbours.only_neighbours_of
+        for watch in self._watches:
+            watch.start()
 
     def _event(self, message: Message | None) -> None:
         if not self._wake.is_set() and self._expected.contradicts(message):
@@ -130,27 +149,13 @@ class NodeNetwork:
 
     # the work
 
-    async def _adopt(self) -> None:
-        """What an earlier run attached. The kernel alone tells; the netlink library is not loaded to learn that there is nothing."""
-        if any(name.startswith("ek") for _, name in socket.if_nameindex()):
-            for found in await self._thread.run(links.attachments, self._config.overlay.instance):
-                self._attached[found.uid] = found
-
-    async def _prepare(self) -> None:
-        await self._reconcile()
-        self._use_pools()
-        self._pool_known.set()
-        log.info("pod network ready", extra={"range": ",".join(self._own.ranges), "adopted": len(self._attached)})
-
-    def _use_pools(self) -> None:
-        """Also when the node has got another range: attached pods keep what they have."""
-        if self._pools is not None and self._pools.ranges == self._own.ranges:
-            return
-        if self._pools is not None:
-            log.warning("pod range changed", extra={"old": ",".join(self._pools.ranges), "new": ",".join(self._own.ranges)})
-        self._pools = Pools(self._own.ranges)
-        for found in self._attached.values():
-            self._pools.claim(found.addresses, found.uid)
+    async def _remember(self) -> None:
+        """What an earlier run found out about paths is in the kernel, too."""
+        known = await self._thread.run(kernel.smaller_routes)
+        for peer in self._peers.values():
+            limit = min((known[cidr] for cidr in peer.ranges if cidr in known), default=0)
+            if limit:
+                self._test.path_mtu[peer.name] = limit
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
@@ -162,123 +167,84 @@ class NodeNetwork:
             await asyncio.sleep(self._pace.delay(""))
             self._wake.clear()
             await self._reconcile()
-            self._use_pools()
+            self._pods.use(self._own.ranges)
             last = loop.time()
 
-    async def _reconcile(self) -> int:
-        """One pass. Returns how many things had to be put right."""
+    async def _reconcile(self) -> None:
+        """One pass."""
         async with self._lock:
-            overlay = self._config.overlay
-            self.overlay = plan_overlay(self._own, self._peers.values(), underlay=self._addresses.view.underlay(), config=overlay)
-            wanted = Wanted.joined((self._node_wants(), self.overlay.wanted, *map(self._pod_wants, self._attached.values())))
-            names = {pod.link for pod in self._attached.values()}
+            config, underlay = self._config.overlay, self._addresses.view.underlay()
+            own = replace(self._own, plain=self._no_tunnel)
+            self._overlay = plan_overlay(own, self._peers.values(), underlay=underlay, config=config, path_mtu=self._test.path_mtu)
+            node = plan_node(own, services=self._config.service_cidrs, dns=self._config.dns)
+            wanted = Wanted.joined((node, self._overlay.wanted, *self._pods.wanted()))
+            names = set(self._pods.names)
             self._expected.expect(wanted)
-            families = self._families()
-            await self._thread.run(links.enable_forwarding, families)
-            outcome = await self._thread.run(kernel.reconcile, wanted, overlay, pods=names, families=families)
-            self._expected.reset(wanted, outcome.links, {overlay.device, *names})
-            lost = await self._reattach(names - set(outcome.links.values()))
-            self._watch_neighbours()
-        self._tell(outcome.refusals, bool(outcome.repairs or lost))
-        return outcome.repairs + lost
+            families = tuple(dict.fromkeys(map(family, own.ranges)))
+            outcome = await self._thread.run(kernel.reconcile, wanted, config, pods=names, families=families)
+            self._expected.reset(wanted, outcome.links, {config.device, *names})
+            await self._pods.mend(set(outcome.links.values()))
+            self._test.update(own, self._peers.values(), self._overlay, underlay, anew=outcome.anew)
+        await self._judge(outcome)
 
-    def _tell(self, refusals: Sequence[str], repaired: bool) -> None:
-        if not refusals:
-            self._backoff.forget("")
+    async def _judge(self, outcome: Outcome) -> None:
+        if outcome.no_tunnel and not self._no_tunnel:
+            log.warning("this kernel has no vxlan: only nodes of the same subnet are reached", extra={"fix": "modprobe vxlan"})
+            self._no_tunnel = True
+            self._wake.set()
+        if self._own.plain != self._no_tunnel:
+            await self._annotate()
+        troubles = tuple(outcome.refusals)
+        if troubles != self._troubles:
+            self._troubles = troubles
+            self._publisher.tell()
+        if not troubles:
+            self._retry.forget("")
             return
-        delay = self._backoff.delay("")
-        log.warning(
-            "network not as wanted", extra={"error": "; ".join(refusals[:3]), "count": len(refusals), "retry_seconds": round(delay, 1)}
-        )
+        delay = self._retry.delay("")
+        extra = {"error": "; ".join(troubles[:3]), "count": len(troubles), "retry_seconds": round(delay, 1)}
+        log.warning("network not as wanted", extra=extra)
         asyncio.get_running_loop().call_later(delay, self._wake.set)
 
-    async def _reattach(self, lost: set[str]) -> int:
-        """Pods whose link somebody deleted get a new one with the same address: their connections live on."""
-        count = 0
-        for pod in [pod for pod in self._attached.values() if pod.link in lost and pod.addresses]:
-            netns = self._netns.get(pod.uid) or self._pinned(pod.uid)
-            if not netns:
-                continue
-            try:
-                await self._connect(pod, netns)
-                count += 1
-                log.warning("link of a pod was gone and is made again", extra={"uid": pod.uid, "link": pod.link})
-            except LinkRefused as error:
-                log.warning("link of a pod not made again", extra={"uid": pod.uid, "link": pod.link, "error": str(error)})
-        return count
+    async def _annotate(self) -> None:
+        """Others must know whether this kernel has VXLAN."""
+        try:
+            patch = {"metadata": {"annotations": {NO_TUNNEL: "true" if self._no_tunnel else None}}}
+            await self._client.patch(NODE, self._config.node_name, "", patch)
+        except ApiError as error:
+            log.warning("node not annotated", extra={"annotation": NO_TUNNEL, "error": error.message})
+            asyncio.get_running_loop().call_later(self._retry.delay("annotation"), self._wake.set)
 
-    def _pinned(self, uid: str) -> str:
-        path = self._config.sandboxes / uid / "net" if self._config.sandboxes is not None else None
-        return str(path) if path is not None and path.exists() else ""
+    def _pod_link(self) -> PodLink:
+        sources = {family(address): address for address in self._own.own}
+        mtu = overlay_mtu(self._config.overlay, self._addresses.view.underlay())
+        return PodLink(instance=self._config.overlay.instance, sources=sources, mtu=mtu)
 
-    def _watch_neighbours(self) -> None:
-        if self._neighbours is not None:
-            self._neighbours.only_neighbours_of(self._expected.links)
+    def _state(self) -> State:
+        item = self._cache.get(NODE, Key("", self._config.node_name))
+        verdicts = tuple(self._test.verdicts.values())
+        return State(item.decode() if item is not None else None, self._addresses.node[0], verdicts, self._troubles)
 
-    def _families(self) -> Sequence[int]:
-        return tuple(dict.fromkeys(family(cidr) for cidr in self._own.ranges))
-
-    def _node_wants(self) -> Wanted:
-        return plan_node(self._own, services=self._config.service_cidrs, dns=self._config.dns)
-
-    def _pod_wants(self, pod: Attachment) -> Wanted:
-        return plan_pod(self._own, pod.link, pod.addresses, pod.mac)
+    # for the kubelet
 
     @property
     def ready(self) -> bool:
         """Whether pods can be attached."""
-        return self._pool_known.is_set()
-
-    # pods
+        return self._pods.ready.is_set()
 
     async def attach(self, uid: str, netns: str) -> Sequence[str]:
-        """See PodNetwork. Waits until the node has a pod range. Raises RangeFull."""
-        await self._pool_known.wait()
-        pools = self._pools
-        if pools is None:
-            raise RuntimeError("the pod range is known but not kept")
-        async with self._lock:
-            known = self._attached.get(uid)
-            addresses = known.addresses if known is not None else pools.take(uid)
-            wanted = Attachment(uid, links.link_name(self._config.overlay.instance, uid), addresses)
-            try:
-                await self._connect(wanted, netns)
-            except BaseException:
-                if known is None:
-                    pools.release(uid)
-                raise
-            self._attached.pop(wanted.link, None)  # the unfinished link found at start is finished now
-        return addresses
-
-    async def _connect(self, wanted: Attachment, netns: str) -> None:
-        self._expected.expect(self._pod_wants(wanted))
-        sources = {family(address): address for address in self._own.own}
-        mtu = overlay_mtu(self._config.overlay, self._addresses.view.underlay())
-        common = PodLink(instance=self._config.overlay.instance, sources=sources, mtu=mtu)
-        made = await self._thread.run(links.ensure_pod, wanted, common, netns=netns)
-        self._attached[wanted.uid], self._netns[wanted.uid] = made, netns
-        self._expected.expect(self._pod_wants(made), socket.if_nametoindex(made.link), made.link)
-        self._watch_neighbours()
+        """See PodNetwork. Waits until the node has a pod range. Raises RangeFull, LinkRefused."""
+        return await self._pods.attach(uid, netns)
 
     async def detach(self, uid: str) -> None:
-        async with self._lock:
-            known = self._attached.pop(uid, None)
-            self._netns.pop(uid, None)
-            if known is not None:
-                self._expected.unexpect(self._pod_wants(known), known.link)
-                await self._thread.run(links.remove_link, known.link)
-                if self._pools is not None:
-                    self._pools.release(uid)
+        await self._pods.detach(uid)
 
     def addresses(self, uid: str) -> Sequence[str]:
-        known = self._attached.get(uid)
-        return known.addresses if known is not None else ()
+        return self._pods.addresses(uid)
 
     async def retain(self, uids: Sequence[str]) -> None:
         """Detach what belongs to pods that are gone."""
-        await self._pool_known.wait()
-        for uid in set(self._attached) - set(uids):
-            await self.detach(uid)
+        await self._pods.retain(uids)
 
 
 async def remove_network(instance: str) -> int:

@@ -2,7 +2,7 @@
 wake nobody, and nothing done by others is missed while we make ours. Pure.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from edgekube.network.changes import fits
 from edgekube.network.model import Device, Forward, Local, NeighbourAt, RouteTo, Thing, Wanted
@@ -35,6 +35,7 @@ class Expectation:
         self._names: dict[int, str] = {}
         self._ours: dict[int, str] = {}
         self._carriers: set[str] = set()
+        self.on_links: Callable[[Collection[int]], None] = lambda _links: None  # told the numbers of our own links when they change
 
     def reset(self, wanted: Wanted, names: Mapping[int, str], ours: Collection[str]) -> None:
         """`names`: every link by its number; `ours`: the names of the tunnel and of pods' links."""
@@ -44,6 +45,7 @@ class Expectation:
         self._names = dict(names)
         self._ours = {index: name for index, name in names.items() if name in ours}
         self._carriers = {*wanted.links, *(route.link for route in wanted.routes)}
+        self.on_links(self._ours.keys())
 
     def expect(self, wanted: Wanted, index: int = 0, name: str = "") -> None:
         """More is wanted from now on, on the link with this number if it is known."""
@@ -52,6 +54,7 @@ class Expectation:
         if index:
             self._names[index] = self._ours[index] = name
             self._carriers.add(name)
+            self.on_links(self._ours.keys())
 
     def unexpect(self, wanted: Wanted, name: str) -> None:
         """No longer wanted; its link goes."""
@@ -59,11 +62,6 @@ class Expectation:
         self._targets -= {route.dst for route in wanted.routes}
         self._ours = {index: other for index, other in self._ours.items() if other != name}
         self._carriers.discard(name)
-
-    @property
-    def links(self) -> Collection[int]:
-        """Numbers of our own links: only their neighbours matter."""
-        return self._ours.keys()
 
     def contradicts(self, message: Message | None) -> bool:
         """Whether to look at everything again. None: events were lost."""

@@ -4,6 +4,8 @@ A refusal of one entry does not stop the others: it is returned, and the caller 
 """
 
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +19,27 @@ from edgekube.network.rtnl import Link, Reader
 _VNI = 1
 _PERMANENT, _STATIC_FORWARD, _SELF = 0x80, 0xC0, 2
 _SCOPE_LINK, _SCOPE_HOST = 253, 254
+_UNKNOWN_KIND = os.strerror(errno.EOPNOTSUPP)
 _GONE = (2, 3, 6, 19, 99)  # ENOENT, ESRCH, ENXIO, ENODEV, EADDRNOTAVAIL
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`repairs`: how many things were not as wanted. `refusals`: what the kernel did not do, and why. `links`: names by number."""
+    """`repairs`: how many things were not as wanted. `refusals`: what the kernel did not do, and why. `links`: names by number.
+
+    `anew`: the tunnel was made just now; `no_tunnel`: this kernel can not make one.
+    """
 
     repairs: int
     refusals: Sequence[str]
     links: Mapping[int, str]
+    anew: bool = False
+    no_tunnel: bool = False
 
 
 def reconcile(route: Any, wanted: Wanted, config: OverlayConfig, *, pods: Collection[str], families: Collection[int] = (4,)) -> Outcome:
     """One pass. `pods`: names of the pods' links. The tunnel comes first: what stood on an old one went with it."""
+    enable_forwarding(families)
     with contextlib.closing(Reader()) as reader:
         refusals: list[str] = []
         links = reader.links()
@@ -42,16 +51,43 @@ def reconcile(route: Any, wanted: Wanted, config: OverlayConfig, *, pods: Collec
         found = changes(wanted, _picture(reader, links, config.device, families), ours={config.device, *pods})
         _apply(route, found, {link.name: link.ifindex for link in links}, refusals)
         repairs += len(found.up) + len(found.ensure) + len(found.remove)
-        return Outcome(repairs, refusals, {link.ifindex: link.name for link in links})
+        names = {link.ifindex: link.name for link in links}
+        no_tunnel = about.create and config.device not in names.values() and any(_UNKNOWN_KIND in text for text in refusals)
+        return Outcome(repairs, refusals, names, about.create and config.device in names.values(), no_tunnel)
+
+
+def smaller_routes(_route: Any) -> Mapping[str, int]:
+    """MTU by destination, of our routes that have one."""
+    with contextlib.closing(Reader()) as reader:
+        found = [*reader.routes(socket.AF_INET), *reader.routes(socket.AF_INET6)]
+    return {route.dst: route.mtu for route in found if route.protocol == PROTOCOL and route.mtu}
+
+
+def enable_forwarding(families: Collection[int]) -> None:
+    """This host passes packets on. An interface that learns its IPv6 routes from advertisements must be told to go on doing so."""
+    if 4 in families:
+        set_sysctl("net/ipv4/ip_forward", "1")
+    if 6 in families:
+        for setting in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
+            if setting.read_text().strip() == "1":
+                setting.write_text("2")
+        set_sysctl("net/ipv6/conf/all/forwarding", "1")
+
+
+def set_sysctl(name: str, value: str) -> None:
+    """Write a kernel setting unless it has the value. `name` with slashes, as below /proc/sys."""
+    path = Path("/proc/sys") / name
+    if path.read_text().strip() != value:
+        path.write_text(value)
 
 
 def remove(route: Any, config: OverlayConfig) -> None:
     """For uninstall: the tunnel and every route and address of ours, found by their marks."""
-    reconcile(route, Wanted(), config, pods=(), families=(4, 6))
+    reconcile(route, Wanted(), config, pods=(), families=())
 
 
 def _picture(reader: Reader, links: Collection[Link], device: str, families: Collection[int]) -> Picture:
-    numbers = [socket.AF_INET6 if kind == 6 else socket.AF_INET for kind in families]
+    numbers = [socket.AF_INET6 if kind == 6 else socket.AF_INET for kind in families or (4, 6)]
     tunnel = next((link.ifindex for link in links if link.name == device), 0)
     return Picture(
         tuple(links),
@@ -73,7 +109,9 @@ def _change_device(route: Any, device: Device | None, about: DeviceChanges, fami
 
 
 def _create(route: Any, device: Device, families: Collection[int]) -> None:
-    local = {"vxlan_local6" if family(device.local) == 6 else "vxlan_local": device.local}
+    local: dict[str, Any] = {"vxlan_local6": device.local} if family(device.local) == 6 else {"vxlan_local": device.local}
+    if family(device.local) == 4:
+        local["vxlan_udp_csum"] = 0  # what is inside has its own: one thing less that devices and NAT get wrong
     bound = {"vxlan_link": device.uplink} if device.uplink else {}
     route.link(
         "add", ifname=device.name, kind="vxlan", vxlan_id=_VNI, vxlan_port=device.port, vxlan_learning=False,
@@ -154,6 +192,6 @@ def _try(refusals: list[str], what: str, work: Callable[..., object], *args: Any
         work(*args, **kwargs)
     except NetlinkError as error:
         if error.code not in _GONE:
-            refusals.append(f"{what}: {error.args[1] if len(error.args) > 1 else error}")
+            refusals.append(f"{what}: {os.strerror(error.code)}")
     except (OSError, IndexError) as error:
         refusals.append(f"{what}: {error}")

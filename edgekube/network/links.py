@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from edgekube.network.changes import PROTOCOL
+from edgekube.network.kernel import set_sysctl
 from edgekube.network.model import HOST_MAC, METRIC, family
 from edgekube.network.rtnl import NUD_PERMANENT, Reader
 from edgekube.network.thread import inside, inside_of
@@ -58,27 +58,9 @@ def _alias(instance: str, uid: str) -> str:
     return f"edgekube:{instance}:{uid}"
 
 
-def set_sysctl(name: str, value: str) -> None:
-    """Write a kernel setting unless it has the value. `name` with slashes, as below /proc/sys."""
-    path = Path("/proc/sys") / name
-    if path.read_text().strip() != value:
-        path.write_text(value)
-
-
 def _index(route: Any, name: str) -> int | None:
     found: Sequence[int] = route.link_lookup(ifname=name)
     return found[0] if found else None
-
-
-def enable_forwarding(_route: Any, families: Sequence[int]) -> None:
-    """This host passes packets on. An interface that learns its IPv6 routes from advertisements must be told to go on doing so."""
-    if 4 in families:
-        set_sysctl("net/ipv4/ip_forward", "1")
-    if 6 in families:
-        for setting in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
-            if setting.read_text().strip() == "1":
-                setting.write_text("2")
-        set_sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
 def ensure_pod(route: Any, wanted: Attachment, common: PodLink, *, netns: str) -> Attachment:

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 VXLAN, HOST_GW = "vxlan", "host-gw"
+KUBELET_PORT = 10250
 HOST_MAC = "ee:ee:ee:ee:ee:ee"  # of the host's end of every pod's link
 METRIC = {4: 0, 6: 1024}  # of our routes, as the kernel shows them
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What matters of a Node. `addresses` are its InternalIPs, first: primary."""
+    """What matters of a Node. `addresses` are its InternalIPs, first: primary; `plain`: its kernel has no VXLAN."""
 
     name: str
     ranges: tuple[str, ...]
     addresses: tuple[str, ...]
+    kubelet_port: int = KUBELET_PORT
+    plain: bool = False
 
     @property
     def own(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from functools import lru_cache
 from edgekube.api.types import Obj
 from edgekube.network.model import (
     HOST_GW,
+    KUBELET_PORT,
     METRIC,
     VXLAN,
     Device,
@@ -42,6 +43,7 @@ DEFAULT_MTU = {VXLAN: 1450, HOST_GW: 1500}
 OVERHEAD = {4: 50, 6: 70}  # what VXLAN takes of an uplink's MTU, by the family of the underlay
 LEAST_MTU = {4: 576, 6: 1280}
 _WHOLE = {4: 32, 6: 128}
+NO_TUNNEL = "edgekube.io/no-vxlan"  # annotation of a Node whose kernel can not make the tunnel: others must know
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ def peer_of(node: Obj) -> Peer:
     spec, status = node.get("spec") or {}, node.get("status") or {}
     ranges = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     addresses = [entry.get("address", "") for entry in status.get("addresses") or () if entry.get("type") == "InternalIP"]
-    return Peer(node["metadata"]["name"], tuple(ranges), tuple(filter(_is_address, addresses)))
+    port = (((status.get("daemonEndpoints") or {}).get("kubeletEndpoint")) or {}).get("Port") or KUBELET_PORT
+    plain = (node["metadata"].get("annotations") or {}).get(NO_TUNNEL) == "true"
+    return Peer(node["metadata"]["name"], tuple(ranges), tuple(filter(_is_address, addresses)), port, plain)
 
 
 @lru_cache(4096)
@@ -115,8 +119,12 @@ def plan_overlay(
         if why:
             refused[peer.name] = why
             continue
+        tunnelless = own.plain or peer.plain
+        plain = _direct_routes(own, peer, underlay, limit) if config.backend == HOST_GW or tunnelless else {}
+        if tunnelless and len(plain) < len(peer.ranges):
+            refused[peer.name] = _without_tunnel(own, peer)
+            continue
         claims.add(peer)
-        plain = _direct_routes(own, peer, underlay, limit) if config.backend == HOST_GW else {}
         routes |= set(plain.values())
         tunnelled = [cidr for cidr in peer.ranges if cidr not in plain]
         if not tunnelled:
@@ -129,7 +137,7 @@ def plan_overlay(
             source = _source(own, cidr)
             if source:
                 neighbours.add(NeighbourAt(config.device, gateway, mac))
-                routes.add(RouteTo(_network(cidr), config.device, gateway, source, limit, METRIC[family(cidr)]))
+                routes.add(RouteTo(_network(cidr), config.device, gateway, source, _limit(limit, cidr), METRIC[family(cidr)]))
     device = _device(own, underlay, config) if forwards else None
     links = frozenset((config.device,)) if device else frozenset[str]()
     wanted = Wanted(device, links, frozenset(), frozenset(routes), frozenset(neighbours), frozenset(forwards))
@@ -144,10 +152,10 @@ def plan_node(own: Peer, *, services: Sequence[str], dns: Sequence[str]) -> Want
     return Wanted(None, frozenset(("lo",)), frozenset(addresses), frozenset(routes))
 
 
-def plan_pod(own: Peer, link: str, addresses: Sequence[str], mac: str) -> Wanted:
-    """The host's side of one attached pod. `mac` "": not known, its neighbours are left as they are."""
+def plan_pod(sources: Mapping[int, str], link: str, addresses: Sequence[str], mac: str) -> Wanted:
+    """The host's side of one attached pod. `sources`: the node's own addresses by family. `mac` "": not known, neighbours stay."""
     routes = {
-        RouteTo(f"{address}/{_WHOLE[family(address)]}", link, "", _source(own, address), 0, METRIC[family(address)])
+        RouteTo(f"{address}/{_WHOLE[family(address)]}", link, "", sources.get(family(address), ""), 0, METRIC[family(address)])
         for address in addresses
     }
     neighbours = {NeighbourAt(link, address, mac) for address in addresses if mac}
@@ -194,9 +202,18 @@ def _direct_routes(own: Peer, peer: Peer, underlay: Underlay, limit: int) -> dic
         for address in peer.addresses:
             link = next((subnet.link for subnet in underlay.subnets if _inside(address, subnet.cidr)), "")
             if link and family(address) == family(cidr) and (source := _source(own, cidr)):
-                found[cidr] = RouteTo(_network(cidr), link, address, source, limit, METRIC[family(cidr)])
+                found[cidr] = RouteTo(_network(cidr), link, address, source, _limit(limit, cidr), METRIC[family(cidr)])
                 break
     return found
+
+
+def _without_tunnel(own: Peer, peer: Peer) -> str:
+    whose = "this node" if own.plain else f"node {peer.name}"
+    return f"the kernel of {whose} has no VXLAN (modprobe vxlan), and the two nodes are not in the same subnet, which would do without"
+
+
+def _limit(mtu: int, cidr: str) -> int:
+    return max(mtu, LEAST_MTU[family(cidr)]) if mtu else 0
 
 
 def _source(own: Peer, cidr: str) -> str:

@@ -10,13 +10,16 @@ that whatever is done to wires only hits the overlay. The wire is a bridge in on
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import uvloop
 
 from edgekube.api.catalog import NODE
+from edgekube.lib.clock import SystemClock
 from edgekube.lib.tasks import TaskScope
 from edgekube.network.addresses import HostAddresses
 from edgekube.network.component import NetworkConfig, NodeNetwork
@@ -149,6 +152,7 @@ class OverlayHost:
         self.node_ips = node_ips
         self.pods = {}
         self._stack = contextlib.ExitStack()
+        self.run_dir = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ek-run-")))
         self.loop = None
         self.network = None
 
@@ -167,9 +171,13 @@ class OverlayHost:
         self.addresses = HostAddresses(node_ips=self.node_ips, cluster=cluster, excluded=services)
         self.addresses.on_change(lambda _old, new: self.register(new.node))
         config = NetworkConfig(
-            node_name=self.name, service_cidrs=services, dns=("10.43.0.10", "fd43::a")[: len(self.ranges)], overlay=self.overlay
+            node_name=self.name,
+            service_cidrs=services,
+            dns=("10.43.0.10", "fd43::a")[: len(self.ranges)],
+            overlay=self.overlay,
+            run_dir=self.run_dir,
         )
-        self.network = NodeNetwork(config=config, client=self.api.client, addresses=self.addresses)
+        self.network = NodeNetwork(config=config, client=self.api.client, addresses=self.addresses, clock=SystemClock())
         ready = asyncio.Event()
         self.tasks = TaskScope(self.name)
         self.tasks.spawn(self.network.run(ready), name="network")

@@ -26,7 +26,6 @@ def prepare_host(path, *, ranges=("10.42.0.0/24",), services=("10.43.0.0/16",), 
     """The node's own addresses and the way to Services."""
     wanted = plan_node(Peer("n", tuple(ranges), ()), services=services, dns=dns)
     families = (4, 6) if len(ranges) > 1 else (4,)
-    on(path, links.enable_forwarding, families)
     on(path, kernel.reconcile, wanted, OverlayConfig(instance=instance), pods=(), families=families)
 
 

@@ -66,7 +66,7 @@ def test_it_heals_within_three_seconds(pair, pods, act):
     reaches(pods[0], target)
     before = routes(one)
     mac = json.loads(two.sh(f"ip -j link show {two.device}"))[0]["address"]
-    link = next(attached.link for attached in one.network._attached.values())
+    link = next(attached.link for attached in one.network._pods._attached.values())
     one.sh(ACTS[act].format(device=one.device, mac=mac, pod=one.pods[pods[0]][0], link=link), check=False)
     assert reaches(pods[0], target) < 3
     assert reaches(pods[0], target, size=1450 - 28) < 3

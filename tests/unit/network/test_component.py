@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from edgekube.api.catalog import NODE
+from edgekube.lib.clock import SystemClock
 from edgekube.network.addresses import HostAddresses
 from edgekube.network.component import NetworkConfig, NodeNetwork
 from edgekube.network.model import OverlayConfig
@@ -30,7 +31,7 @@ async def adopt_then_attach(netns):
     """Addresses told at readiness without a Node, and the one given to a second pod once there is a range."""
     async with live_server() as live, asyncio.TaskGroup() as group:
         addresses = HostAddresses(cluster=("10.42.0.0/16",))
-        network, ready = NodeNetwork(config=CONFIG, client=live.client, addresses=addresses), asyncio.Event()
+        network, ready = NodeNetwork(config=CONFIG, client=live.client, addresses=addresses, clock=SystemClock()), asyncio.Event()
         running = group.create_task(network.run(ready))
         await ready.wait()
         adopted = network.addresses("u1"), network.ready

@@ -136,6 +136,6 @@ def test_the_node_itself_and_a_pod():
     found = plan_node(OWN, services=("10.43.0.0/16", "fd43::/112"), dns=("10.43.0.10",))
     assert found.addresses == {Local("lo", "10.42.0.1/32"), Local("lo", "10.43.0.10/32")}
     assert found.routes == {RouteTo("10.43.0.0/16", "lo", "", "10.42.0.1")}
-    pod = plan_pod(OWN, "ek1", ("10.42.0.7",), "02:00:00:00:00:01")
+    pod = plan_pod({4: "10.42.0.1"}, "ek1", ("10.42.0.7",), "02:00:00:00:00:01")
     assert pod.routes == {RouteTo("10.42.0.7/32", "ek1", "", "10.42.0.1")}
-    assert plan_pod(OWN, "ek1", ("10.42.0.7",), "").neighbours == frozenset()
+    assert plan_pod({4: "10.42.0.1"}, "ek1", ("10.42.0.7",), "").neighbours == frozenset()

@@ -6,11 +6,13 @@ matter, so an address may come from anywhere.
 
 import asyncio
 import contextlib
+import errno
 import os
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -74,6 +76,18 @@ def parse_addresses(text: str) -> list[Address]:
         with contextlib.suppress(ValueError):
             found.append(parse_address(part))
     return found
+
+
+def is_gone(sockname: Any) -> bool:
+    """Whether this machine has the address of a socket no more."""
+    if not isinstance(sockname, tuple):
+        return False
+    with socket.socket(socket.AF_INET6 if len(sockname) == 4 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((sockname[0], 0, *sockname[2:]))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+    return False
 
 
 async def dial(address: Address, tls: ssl.SSLContext, *, timeout: float) -> Dialed:

@@ -15,9 +15,9 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgekube.agent.dial import Address, Dialed, DialFailed, dial, parse_addresses
+from edgekube.agent.dial import Address, Dialed, DialFailed, dial, is_gone, parse_addresses
 from edgekube.agent.race import Resolver, race
 from edgekube.agent.servers import Servers
 from edgekube.lib import metrics
@@ -37,6 +37,7 @@ FIRST_PAUSE, LAST_PAUSE, SHARE = 0.2, 12.0, 0.2  # pauses between attempts: a sh
 REFUSED_PAUSE = 10.0  # the server is there and says no: that seldom changes
 SEARCH_AFTER = 3.0  # seconds without a connection before the local network is asked
 READY_SECONDS = 1.0
+STABLE_SECONDS = 5.0
 KICK_EVERY = 0.3
 PROBE_SECONDS = 2.0
 
@@ -67,7 +68,8 @@ class Link:
         self._contact: tuple[float, float] | None = None
         self._wake, self._attempted = asyncio.Event(), asyncio.Event()
         self._swap = False
-        self._trouble = ""
+        self._local: Any = None  # our end of the connection
+        self._trouble, self._since, self._brief = "", 0.0, 0
         self._watchers: list[Callable[[bool], None]] = []
         self._refusals: list[Callable[[int, str], None]] = []
         self._resolve = Resolver()
@@ -124,7 +126,9 @@ class Link:
 
     def kick(self) -> None:
         """Something has changed: if there is a connection, see whether it still works; if not, try now."""
-        if self.session is not None:
+        if self.session is not None and is_gone(self._local):
+            self.session.close("the address that it was made from is gone")
+        elif self.session is not None:
             self.session.probe(PROBE_SECONDS)
         else:
             self._wake.set()
@@ -150,6 +154,7 @@ class Link:
                 while True:
                     await self._connect(scope)
                     await self._until_needed()
+                    await self._calm()
         finally:
             await self._resolve.close()
             for session in list(self._open):
@@ -237,8 +242,9 @@ class Link:
         self._open.add(session)
         session.closed.add_done_callback(partial(self._closed, session))
         self._servers.told(dialed.servers)
-        self._session, self._swap, self._trouble = session, False, ""
+        self._session, self._swap, self._trouble, self._since = session, False, "", self._clock.monotonic()
         self._attempted.set()
+        self._local = dialed.transport.get_extra_info("sockname")
         self.generation += 1
         DIALED.inc()
         log.info("connected to the server", extra={"server": str(dialed.address)})
@@ -276,6 +282,14 @@ class Link:
         while self.session is not None and not self._swap:
             self._wake.clear()
             await self._wake.wait()
+
+    async def _calm(self) -> None:
+        """Connections that end as soon as they are there (another machine is this node too, the server is in trouble) are no reason to
+        hurry: the first loss costs nothing, each one after it more."""
+        lasted = self._clock.monotonic() - self._since
+        self._brief = self._brief + 1 if lasted < STABLE_SECONDS else 0
+        if self._brief > 1:
+            await asyncio.sleep(min(LAST_PAUSE, FIRST_PAUSE * 2**self._brief) * random.uniform(0.7, 1.3))
 
     async def _pause(self, least: float) -> None:
         pause = max(least, min(LAST_PAUSE, max(FIRST_PAUSE, SHARE * self._away()))) * random.uniform(0.7, 1.3)

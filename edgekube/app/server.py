@@ -63,7 +63,7 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
         reload=reload,
         clock=plane.clock,
     )
-    whereabouts = Whereabouts(settings=settings, ca_pem=plane.pki.ca.read_text(), addresses=plane.addresses, tunnels=plane.tunnels)
+    whereabouts = Whereabouts(settings=settings, ca_pem=plane.pki.ca.read_text(), addresses=plane.addresses)
     time = TimeKeeper(clock=clock, client=plane.node(), node_name=settings.node_name, on_jump=(renewal.kick,))
     moving = MovingServer(addresses=plane.addresses, renew=renewal.subjects_changed, publish=lambda: publish_address(plane))
     return (plane.addresses, *found, renewal, moving, whereabouts, time)

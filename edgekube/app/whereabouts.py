@@ -1,4 +1,4 @@
-"""Where this server is, for its agents: told to those that are connected, announced to and answered on the local network to the others.
+"""Where this server is, for agents that have lost it: announced on the local network when it moves, and answered to who asks there.
 
 Follows the addresses of the machine; nothing is sent while they stay.
 """
@@ -6,7 +6,6 @@ Follows the addresses of the machine; nothing is sent while they stay.
 import asyncio
 
 from edgekube.apiserver.responder import Responder
-from edgekube.apiserver.tunnel import Tunnels
 from edgekube.app.host import server_hosts
 from edgekube.config import Settings
 from edgekube.lib.where import authority_of
@@ -18,23 +17,20 @@ class Whereabouts:
 
     name = "whereabouts"
 
-    def __init__(self, *, settings: Settings, ca_pem: str, addresses: HostAddresses, tunnels: Tunnels) -> None:
-        self._addresses, self._tunnels = addresses, tunnels
+    def __init__(self, *, settings: Settings, ca_pem: str, addresses: HostAddresses) -> None:
         self._responder: Responder | None = None
         if not settings.disable_discovery:
             self._responder = Responder(
                 authority=authority_of(ca_pem), port=settings.https_port, addresses=lambda: server_hosts(settings, addresses)
             )
+            addresses.on_change(self._changed)
 
     async def run(self, ready: asyncio.Event) -> None:
-        self._addresses.on_change(self._changed)
         if self._responder is not None:
             await self._responder.run(ready)
         ready.set()
         await asyncio.Event().wait()
 
-    def _changed(self, old: HostView, new: HostView) -> None:
-        if set(old.addresses) != set(new.addresses):
-            self._tunnels.publish()
+    def _changed(self, _old: HostView, _new: HostView) -> None:
         if self._responder is not None:
             self._responder.changed()

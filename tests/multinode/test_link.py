@@ -76,6 +76,15 @@ def test_a_server_with_another_address_is_found_by_itself(own):
     assert reaches(own)
 
 
+def test_an_agent_with_another_address_connects_anew_at_once(own):
+    agent = own.agents[0]
+    found = count(agent, FOUND)
+    own.net.renumber(agent.machine)
+    assert told(agent, FOUND, found, 30) < 2
+    assert "the address that it was made from is gone" in agent.log_text()
+    assert reaches(own)
+
+
 def test_an_agent_that_starts_after_the_server_was_renumbered_asks_for_it(own):
     agent = own.agents[0]
     agent.stop()
@@ -106,3 +115,10 @@ def test_an_agent_behind_nat_is_a_node_like_any_other():
         f.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
         assert reaches(f)
         assert f.kubectl("exec", "web", "--", "echo", "through").strip() == "through"
+
+
+def test_a_revoked_node_is_cut_off_within_two_seconds(own):
+    agent = own.agents[0]
+    lost = count(agent, LOST)
+    own.server.edgekube("node", "revoke", "agent-1")
+    assert told(agent, LOST, lost, 10) < 2

@@ -4,6 +4,8 @@ import asyncio
 import struct
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgekube.lib.mux import Refused, SessionClosed, frames
 from edgekube.lib.mux.keepalive import Patience
@@ -356,3 +358,37 @@ async def test_the_end_of_the_connection_is_the_end_of_all_streams():
         writer.write(b"into nothing")
         with pytest.raises(SessionClosed, match="the server stops"):
             talk(dialer)
+
+
+KINDS = st.integers(0, 11)
+PIECES = st.one_of(
+    st.just(HELLO),
+    st.builds(lambda kind, stream, data: frames.header(kind, stream, len(data)) + data, KINDS, st.integers(0, 9), st.binary(max_size=20)),
+    st.builds(lambda stream, label: frames.opening(stream, "x", label), st.integers(1, 9), st.text(max_size=5)),
+    st.builds(lambda stream, data: frames.header(frames.DATA, stream, len(data)) + data, st.integers(1, 9), st.binary(min_size=1, max_size=99)),
+    st.builds(frames.window, st.integers(1, 9), st.integers(0, 2**20)),
+    st.builds(lambda stream, kind: frames.frame(kind, stream), st.integers(1, 9), st.sampled_from((frames.END, frames.CLOSE, frames.RESET))),
+    st.binary(max_size=40),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECES, max_size=25))
+def test_whatever_a_peer_sends_the_session_works_or_ends_for_one_reason(pieces):
+    async def run():
+        errors = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+        async with asyncio.timeout(5), against_raw(lambda stream: Recorder(keep=False)) as (session, raw):
+            recorders = [Recorder() for _ in range(2)]
+            for recorder in recorders:
+                session.open("x", "", recorder).write(b"hello")
+            raw.send(HELLO, *pieces)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            raw.transport.close()
+            await session.closed
+            await until(lambda: all(recorder.calls[-1].startswith("lost") for recorder in recorders))
+            assert [sum(call.startswith("lost") for call in recorder.calls) for recorder in recorders] == [1, 1]
+        assert errors == []
+
+    asyncio.run(run())

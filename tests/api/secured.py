@@ -52,6 +52,7 @@ class Api:
         self.signer = TokenSigner(self.pki.service_account_key, issuer=issuer_of("cluster.local"))
         self.rbac = RbacAuthorizer(self.objects)
         authenticator = Authenticator(signer=self.signer, objects=self.objects, clock=SystemClock())
+        authenticator.identities.trust_own("pi", self.pki.kubelet_client)
         self.values = ServiceValues(objects=self.objects, service_cidr="10.43.0.0/16", node_ports=range(30000, 32768))
         dialer = DirectDialer(objects=self.objects, tls=ClientTls(ca=self.pki.ca, credential=self.pki.apiserver_kubelet_client))
         self.server = Server(

@@ -29,7 +29,6 @@ from edgekube.app.node import Host, node_parts
 from edgekube.app.paths import paths_of
 from edgekube.app.timekeeper import TimeKeeper, make_clock
 from edgekube.client.http import HttpClient, HttpConfig
-from edgekube.client.protocol import Client
 from edgekube.client.shadow import ShadowClient
 from edgekube.client.shadowstore import ShadowStore
 from edgekube.config import Settings, with_shared
@@ -75,7 +74,7 @@ class Agent:
 
     settings: Settings  # of this machine alone
     identity: Identity
-    client: Client  # answers from `remembered` while the server is away
+    client: ShadowClient  # answers from `remembered` while the server is away
     remembered: ShadowStore
     clock: FlooredClock
     door: Door
@@ -207,6 +206,7 @@ def _node(agent: Agent, settings: Settings) -> Sequence[Component]:
         ca=agent.identity.ca,
         certificate=agent.identity.serving,
         key=agent.identity.key,
+        server=agent.client.inner,
     )
     node = node_parts(host, agent.door.reload)
     inbound = Inbound(serve=node.serve, pod_address=node.pod_address)

@@ -23,6 +23,8 @@ from edgekube.config import Settings
 from edgekube.dns.component import DnsConfig, DnsServer
 from edgekube.kubelet.component import KubeletComponent
 from edgekube.kubelet.config import KubeletConfig
+from edgekube.kubelet.fence import Fencing
+from edgekube.kubelet.fenceguard import FenceGuard
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 from edgekube.kubelet.runtime.podman import PodmanRuntime
 from edgekube.kubelet.runtime.rotation import LogRotation
@@ -54,6 +56,7 @@ class Host:
     ca: Path
     certificate: Path  # serving certificate of the kubelet
     key: Path  # the same file as `certificate` where that holds both
+    server: Client | None = None  # the server itself, nothing remembered; None: it is in this process
 
     @property
     def node_name(self) -> str:
@@ -159,7 +162,17 @@ def _kubelet(host: Host, runtime: _Runtime, network: NodeNetwork, policies: Node
         host_ips=lambda: host.addresses.node,
         network_ready=lambda: network.ready,
         notes=host.notes,
+        fencing=_fencing(host, runtime),
     )
+
+
+def _fencing(host: Host, runtime: _Runtime) -> Fencing | None:
+    """Only where there is a server to be cut off from."""
+    if host.server is None or not host.settings.fence_after_seconds:
+        return None
+    groups, hierarchy = PodGroups(runtime.hierarchy, runtime.config.cgroup_root), runtime.hierarchy
+    guard = FenceGuard(run_dir=host.paths.run, groups=groups.folders, place=hierarchy.place_service)
+    return Fencing(client=host.server, guard=guard, kill=groups.kill_workload)
 
 
 def _kubelet_config(host: Host) -> KubeletConfig:
@@ -180,8 +193,14 @@ def _kubelet_config(host: Host) -> KubeletConfig:
         node_taints=settings.node_taints,
         eviction_memory=quantity.value(settings.eviction_hard_memory),
         lease_seconds=settings.lease_seconds,
-        lease_renew_seconds=settings.lease_seconds / 4,
+        lease_renew_seconds=settings.lease_seconds / 4 if host.server is None else _renew_seconds(settings),
+        fence_seconds=0 if host.server is None else settings.fence_after_seconds,
     )
+
+
+def _renew_seconds(settings: Settings) -> float:
+    """Several renewals fit into the time that fenced pods may be without contact."""
+    return min(settings.lease_seconds / 4, settings.fence_after_seconds / 5 or settings.lease_seconds)
 
 
 def _kubelet_server(host: Host, runtime: _Runtime, kubelet: KubeletComponent, reload: list[Callable[[], None]]) -> KubeletServer:

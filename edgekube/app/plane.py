@@ -141,7 +141,9 @@ async def _core(settings: Settings, paths: Paths, clock: Clock, addresses: HostA
         store=store,
         authenticator=authenticator,
         authorizer=node_and_rbac(objects, rbac),
-        admission=plugins.build(plugins.Environment(objects=objects, rbac=rbac, values=values, clock=clock)),
+        admission=plugins.build(
+            plugins.Environment(objects=objects, rbac=rbac, values=values, node_loss=settings.node_loss_policy, clock=clock)
+        ),
         subresources=subresources.build(signer=signer, dialer=dialer),
         virtual=reviews.build(authenticator=authenticator, authorizer=rbac, audience=signer.issuer),
         clock=clock,

@@ -53,14 +53,14 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (NodeIpamController.name, lambda tools, s: NodeIpamController(tools, cluster_cidrs=s.cluster_cidrs)),
     (NodeLifecycleController.name, lambda tools, s: NodeLifecycleController(tools, grace=s.node_grace, startup_grace=s.node_startup_grace)),
     (TaintEvictionController.name, lambda tools, settings: TaintEvictionController(tools, policy=settings.node_loss)),
-    (FencingController.name, lambda tools, settings: FencingController(tools, policy=settings.node_loss)),
+    (FencingController.name, lambda tools, _: FencingController(tools)),
     (DeploymentController.name, lambda tools, _: DeploymentController(tools)),
     (ReplicaSetController.name, lambda tools, _: ReplicaSetController(tools)),
     (EndpointSliceController.name, lambda tools, _: EndpointSliceController(tools)),
     (EndpointsController.name, lambda tools, _: EndpointsController(tools)),
     (NetworkPolicyController.name, lambda tools, _: NetworkPolicyController(tools)),
     (ServiceLbController.name, lambda tools, settings: ServiceLbController(tools, listens=settings.listens)),
-    (PodGCController.name, lambda tools, s: PodGCController(tools, keep=s.terminated_pods, policy=s.node_loss, fence_after=s.fence_after)),
+    (PodGCController.name, lambda tools, s: PodGCController(tools, keep=s.terminated_pods, fence_after=s.fence_after)),
 )
 
 

@@ -6,7 +6,7 @@ nodes.
     tolerated for so many seconds at least  -> leaves then, counted from when the taints were seen
     the two taints of lost nodes            -> the pod's annotation edgekube.io/node-loss, else the cluster's policy:
         stay    the pod keeps its node: a box in a shed has no other, and a node that lost its link still works
-        fenced  the node itself promises to end the pod; fencing.py moves it when that time is over
+        fenced  the node itself promises to end the pod; fencing.py moves it when that time is over (see api.nodeloss)
         evict   as upstream
     A toleration with seconds of its own (not the 300 that everybody gets) has chosen: as upstream.
 """
@@ -15,13 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekube.api.nodeloss import EVICT, LOST_TAINTS, choice, has_chosen
 from edgekube.api.types import Obj
-from edgekube.controllers.nodehealth import LOST
 
-ANNOTATION = "edgekube.io/node-loss"
-STAY, FENCED, EVICT = "stay", "fenced", "evict"
-CHOICES = (STAY, FENCED, EVICT)
-_INJECTED = 300
 NEVER = float("inf")
 
 
@@ -39,13 +35,12 @@ class Guest:
 
 def guest_of(pod: Obj) -> Guest:
     spec, about = pod.get("spec") or {}, pod["metadata"]
-    choice = (about.get("annotations") or {}).get(ANNOTATION, "")
     finished = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     return Guest(
         spec.get("nodeName", ""),
         about.get("uid", ""),
         tuple(spec.get("tolerations") or ()),
-        choice if choice in CHOICES else "",
+        choice(pod),
         "deletionTimestamp" in about,
         finished,
     )
@@ -61,7 +56,7 @@ def plan_stay(guest: Guest, taints: Sequence[Mapping[str, Any]], policy: str) ->
     shortest = NEVER
     for taint in taints:
         matching = next((one for one in guest.tolerations if tolerates(one, taint)), None)
-        if taint.get("key") in LOST and not _leaves_lost(guest, matching, policy):
+        if taint.get("key") in LOST_TAINTS and not _leaves_lost(guest, matching, policy):
             continue
         if matching is None:
             return 0.0
@@ -70,21 +65,10 @@ def plan_stay(guest: Guest, taints: Sequence[Mapping[str, Any]], policy: str) ->
     return shortest
 
 
-def fenced(guest: Guest, policy: str) -> bool:
-    """Whether it moves by fencing when its node is lost."""
-    return (guest.choice or policy) == FENCED and (bool(guest.choice) or not any(_chosen(one) for one in guest.tolerations))
-
-
 def _leaves_lost(guest: Guest, matching: Mapping[str, Any] | None, policy: str) -> bool:
     if guest.choice:
         return guest.choice == EVICT
-    return policy == EVICT or (matching is not None and _chosen(matching))
-
-
-def _chosen(toleration: Mapping[str, Any]) -> bool:
-    """Its seconds are somebody's decision."""
-    seconds = toleration.get("tolerationSeconds")
-    return seconds is not None and seconds != _INJECTED and toleration.get("key", "") in (*LOST, "")
+    return policy == EVICT or (matching is not None and has_chosen(matching))
 
 
 def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:

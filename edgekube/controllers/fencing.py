@@ -21,21 +21,20 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from edgekube.api import nodeloss
 from edgekube.api.catalog import LEASE, NODE, POD
 from edgekube.api.item import Item
+from edgekube.api.nodeloss import MARK, PROMISE
 from edgekube.api.types import Key, Obj
 from edgekube.client.derived import Derived
 from edgekube.client.recorder import WARNING
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
-from edgekube.controllers.evictions import fenced, guest_of
 from edgekube.controllers.nodelifecycle import LEASES, reference_of, renewed_at
 from edgekube.controllers.tainteviction import mark_disrupted
 from edgekube.errors import AlreadyExists, Conflict, NotFound
 
 log = logging.getLogger(__name__)
 
-PROMISE = "edgekube.io/fence-after-seconds"
-MARK = "edgekube.io/fenced"
 _MARGIN = 1.0
 _DRIFT = 0.1  # clocks of two machines differ in speed by far less
 
@@ -99,10 +98,9 @@ class FencingController(Base):
     name = "fencing-controller"
     primary = None
 
-    def __init__(self, tools: Tools, *, policy: str) -> None:
+    def __init__(self, tools: Tools) -> None:
         super().__init__(tools)
-        self._policy = policy
-        self._guests = Derived(self.cache, POD, lambda item: guest_of(item.decode()))
+        self._fenced = Derived(self.cache, POD, lambda item: nodeloss.fenced(item.decode()))
         self._promises = Derived(self.cache, NODE, lambda item: promise_of(item.decode()))
         self._started = self.clock.monotonic()
         self._seen: dict[str, float] = {}  # when the last renewal was seen
@@ -134,8 +132,7 @@ class FencingController(Base):
             yield new.name
 
     def _is_fenced(self, item: Item) -> bool:
-        guest = self._guests(item)
-        return not guest.finished and fenced(guest, self._policy)
+        return item.fields.get("status.phase") not in ("Succeeded", "Failed") and self._fenced(item)
 
     async def reconcile(self, key: str) -> Result:
         node, lease = self.cache.get(NODE, Key("", key)), self.cache.get(LEASE, Key(LEASES, key))

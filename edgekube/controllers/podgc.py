@@ -7,12 +7,12 @@ upstream does; nothing is polled.
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from edgekube.api import nodeloss
 from edgekube.api.catalog import NODE, POD
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
 from edgekube.client.protocol import PatchType
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
-from edgekube.controllers.evictions import fenced, guest_of
 from edgekube.controllers.fencing import patience, promise_of
 from edgekube.controllers.nodehealth import ready_of
 from edgekube.controllers.pods import PodFacts
@@ -33,9 +33,9 @@ class PodGCController(Base):
     name = "pod-garbage-collector"
     primary = POD
 
-    def __init__(self, tools: Tools, *, keep: int, policy: str, fence_after: float) -> None:
+    def __init__(self, tools: Tools, *, keep: int, fence_after: float) -> None:
         super().__init__(tools)
-        self._keep, self._policy, self._fence_after = keep, policy, fence_after
+        self._keep, self._fence_after = keep, fence_after
         self._missing_since: dict[str, float] = {}
         self._promises: dict[str, float] = {}  # of nodes that were deleted
         self.cache.add_index(POD, FINISHED, lambda item: (FINISHED,) if item.fields.get("status.phase") in ("Succeeded", "Failed") else ())
@@ -91,7 +91,7 @@ class PodGCController(Base):
 
     def _quarantine(self, item: Item, node: str) -> float:
         """The node may be running still, without a way to tell: a fenced pod is given up when it must have ended there."""
-        if not fenced(guest_of(item.decode()), self._policy):
+        if not nodeloss.fenced(item.decode()):
             return QUARANTINE
         return max(QUARANTINE, patience(self._promises.get(node, self._fence_after)))
 

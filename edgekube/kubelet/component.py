@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from edgekube.api import nodeloss
 from edgekube.api.catalog import NODE, POD, SERVICE
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
@@ -26,6 +27,7 @@ from edgekube.kubelet.config import KubeletConfig
 from edgekube.kubelet.context import Groups, NodeContext
 from edgekube.kubelet.demands import Demands
 from edgekube.kubelet.eviction import Pressure, Usage, eviction_failure, rank
+from edgekube.kubelet.fence import Fence, Fencing
 from edgekube.kubelet.happenings import PodEvents
 from edgekube.kubelet.images import Images
 from edgekube.kubelet.machine import Machine
@@ -69,16 +71,23 @@ class KubeletComponent:
         machine: Machine | None = None,
         notes: Notes | None = None,
         may_run: Callable[[Obj], str | None] = lambda _pod: None,
+        fencing: Fencing | None = None,
     ) -> None:
-        """`may_run` says why a pod must not be started now, None: it may; `recheck` asks it again."""
+        """`may_run` says why a pod must not be started now, None: it may; `recheck` asks it again. `fencing`: this node promises to end
+        fenced pods without contact to its server (fence.py)."""
         self._config, self._runtime, self._clock = config, runtime, clock
         self._machine = machine or machines.read_machine(config.data_dir)
         self._recorder = Recorder(client=client, component="kubelet", clock=clock, host=config.node_name)
         mine = Source(POD, fields=f"spec.nodeName={config.node_name}")
         self._cache = Cache(client=client, sources=(mine, SERVICE, Source(NODE, fields=f"metadata.name={config.node_name}")))
+        self._fence: Fence | None = None
+        if fencing is not None:
+            self._fence = Fence(
+                promise=config.fence_seconds, parts=fencing, clock=clock, recheck=self.recheck, fenced_pods=self._fenced_pods
+            )
         self._agent = NodeAgent(
             config=config, client=client, runtime=runtime, clock=clock, recorder=self._recorder, machine=self._machine,
-            host_ips=host_ips, network_ready=network_ready,
+            host_ips=host_ips, network_ready=network_ready, renewed=self._renewed,
         )  # fmt: skip
         self._pressure = Pressure(config=config, clock=clock)
         self._agent.pressure = self._look
@@ -106,7 +115,8 @@ class KubeletComponent:
             host_ips=host_ips,
             allocatable=self._agent.allocatable,
             memory=self._machine.memory,
-            may_run=may_run,
+            may_run=self._fence.may_run if self._fence else may_run,
+            must_end=self._fence.must_end if self._fence else lambda _pod: None,
         )
         self._workers: dict[str, PodWorker] = {}
         self._demands = Demands()
@@ -162,6 +172,9 @@ class KubeletComponent:
         self._cache.on_change(POD, self._changed)
         self._cache.on_change(NODE, self._node_changed)
         self._adopted.set()
+        if self._fence is not None:
+            self._fence.adopted()
+            self._scope.spawn(self._fence.run(), name="fence")
         self._agent.kick()
         log.info("pods adopted", extra={"pods": len(self._workers), "unclaimed": len(self._sandboxes)})
         self._scope.spawn(self._tidy(), name="tidy")
@@ -180,8 +193,15 @@ class KubeletComponent:
         elif new.revision:  # else remembered
             self._agent.seen(new.decode())
 
+    def _renewed(self, sent: float, lease: Obj) -> None:
+        if self._fence is not None:
+            self._fence.renewed(sent, lease)
+
+    def _fenced_pods(self) -> Sequence[Obj]:
+        return [worker.pod for worker in self._workers.values() if nodeloss.fenced(worker.pod) and not worker.over]
+
     def recheck(self) -> None:
-        """What `may_run` answers may have changed."""
+        """What `may_run` and `must_end` answer may have changed."""
         for worker in self._workers.values():
             worker.wake()
 
@@ -241,6 +261,8 @@ class KubeletComponent:
         self._workers.pop(worker.uid, None)
         self._demands.drop(worker.uid)
         self._share_soon()
+        if self._fence is not None and nodeloss.fenced(worker.pod):
+            self._fence.pods_changed()
         await asyncio.to_thread(remove_pod_logs, self._config.pod_logs, worker.uid)
 
     def _wake(self, uid: str) -> None:

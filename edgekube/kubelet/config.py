@@ -28,6 +28,7 @@ class KubeletConfig:
     lease_seconds: int = 40
     lease_renew_seconds: float = 10.0
     node_status_seconds: float = 300.0
+    fence_seconds: float = 0.0  # what the Node promises: see fence.py; 0: nothing
 
     @property
     def pods_dir(self) -> Path:

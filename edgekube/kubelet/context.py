@@ -56,3 +56,4 @@ class NodeContext:
     allocatable: Callable[[], Mapping[str, str]]
     memory: int  # of the node, bytes
     may_run: Callable[[Obj], str | None]  # why a pod's containers must not be started now
+    must_end: Callable[[Obj], float | None] = lambda _pod: None  # seconds within which they must have ended; None: they may run on

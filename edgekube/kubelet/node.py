@@ -7,7 +7,7 @@ Reads the machine and the runtime; writes the Node, its status (at change, at le
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edgekube.api.catalog import LEASE, NODE
 from edgekube.api.types import Obj
@@ -44,9 +44,12 @@ class NodeAgent:
         machine: Machine,
         host_ips: Callable[[], Sequence[str]],
         network_ready: Callable[[], bool],
+        renewed: Callable[[float, Obj], None] = lambda _sent, _lease: None,
     ) -> None:
+        """`renewed(boot time of sending, the Lease)` is called for each renewal that was answered."""
         self._config, self._client, self._runtime, self._clock = config, client, runtime, clock
         self._recorder, self._machine, self._host_ips, self._network_ready = recorder, machine, host_ips, network_ready
+        self._renewed = renewed
         self._node: Obj | None = None
         self._lease: Obj | None = None
         self._health = Health()
@@ -161,11 +164,9 @@ class NodeAgent:
 
     async def _relabel(self, node: Obj) -> Obj:
         """What we know better than an older Node; what people set stays."""
-        wanted = nodestatus.labels(self._config, self._machine)
-        known = node["metadata"].get("labels") or {}
-        if all(known.get(name) == value for name, value in wanted.items()):
-            return node
-        return await self._client.patch(NODE, self._config.node_name, "", {"metadata": {"labels": wanted}})
+        about, wanted = node["metadata"], nodestatus.new_node(self._config, self._machine)["metadata"]
+        patch = {name: wanted[name] for name in ("labels", "annotations") if not _covers(about.get(name) or {}, wanted.get(name) or {})}
+        return node if not patch else await self._client.patch(NODE, self._config.node_name, "", {"metadata": patch})
 
     async def _write_status(self, health: Health) -> None:
         """Against the newest Node; once more if others were quicker."""
@@ -215,16 +216,19 @@ class NodeAgent:
             "leaseDurationSeconds": self._config.lease_seconds,
             "renewTime": rfc3339_micro(self._clock.now()),
         }
+        sent = self._clock.boottime()
         try:
             if self._lease is None:
                 self._lease = await self._client.get(LEASE, self._config.node_name, LEASES)
             self._lease = await self._client.update(LEASE, {**self._lease, "spec": spec})
         except NotFound:
+            self._lease = None
             self._lease = await self._client.create(LEASE, self._new_lease(spec))
         except Conflict:  # somebody else wrote to it: see what it says now
             self._lease = None
             lease = await self._client.get(LEASE, self._config.node_name, LEASES)
             self._lease = await self._client.update(LEASE, {**lease, "spec": spec})
+        self._renewed(sent, self._lease)
 
     def _new_lease(self, spec: Obj) -> Obj:
         metadata: Obj = {"name": self._config.node_name, "namespace": LEASES}
@@ -232,3 +236,7 @@ class NodeAgent:
             owner = {"apiVersion": "v1", "kind": "Node", "name": self._config.node_name, "uid": self._node["metadata"]["uid"]}
             metadata["ownerReferences"] = [owner]
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+def _covers(known: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(known.get(name) == value for name, value in wanted.items())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edgekube import __version__
+from edgekube.api import nodeloss
 from edgekube.api.types import Obj
 from edgekube.kubelet.config import KubeletConfig
 from edgekube.kubelet.machine import Disk, Machine
@@ -57,6 +58,8 @@ def new_node(config: KubeletConfig, machine: Machine) -> Obj:
     node: Obj = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": config.node_name, "labels": labels(config, machine)}, "spec": {}}
     if found := taints(config):
         node["spec"]["taints"] = found
+    if config.fence_seconds:
+        node["metadata"]["annotations"] = {nodeloss.PROMISE: f"{config.fence_seconds:g}"}
     return node
 
 

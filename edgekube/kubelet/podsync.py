@@ -19,7 +19,7 @@ from edgekube.kubelet.plan import Plan, latest, latest_ended, plan_pod
 from edgekube.kubelet.restarts import CrashLoop
 from edgekube.kubelet.runtime.cgroups import Limits
 from edgekube.kubelet.runtime.protocol import ContainerInfo, RuntimeDown, RuntimeFailure, Sandbox, SandboxSpec
-from edgekube.kubelet.starter import Prepared, Starter, StartProblem, termination_file
+from edgekube.kubelet.starter import NOT_ALLOWED, Prepared, Starter, StartProblem, termination_file
 from edgekube.kubelet.status import Observation
 from edgekube.kubelet.volumes.protocol import Mounted, VolumeNotReady
 
@@ -127,7 +127,7 @@ class PodSync:
         if not names and not (plan.sandbox and self.sandbox is None):
             return acted
         if (why := self._node.may_run(pod)) is not None:
-            self.waiting |= dict.fromkeys(names, ("NotAllowed", why))
+            self.waiting |= dict.fromkeys(names, (NOT_ALLOWED, why))
             return acted
         prepared = await self._prepare(pod)
         if prepared is None:
@@ -202,7 +202,7 @@ class PodSync:
 
     def unblock(self, *, everything: bool = False) -> None:
         """Something that containers waited for may have changed: try at once what failed for want of it."""
-        for name in [name for name, why in self.waiting.items() if everything or why[0] == "CreateContainerConfigError"]:
+        for name in [name for name, why in self.waiting.items() if everything or why[0] in ("CreateContainerConfigError", NOT_ALLOWED)]:
             self._blocked.pop(name, None)
         self._retry = FIRST_RETRY
 

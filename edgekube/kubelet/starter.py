@@ -22,6 +22,7 @@ from edgekube.kubelet.volumes.protocol import Mounted
 from edgekube.kubelet.volumes.subpath import SubPathRefused
 
 RETRY = 10.0
+NOT_ALLOWED = "NotAllowed"
 HOOK_LIMIT = 3600.0
 PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
 
@@ -74,6 +75,8 @@ class Starter:
             ) from error
         except (ConfigRefused, SubPathRefused, OSError) as error:
             raise self._failed(pod, name, "CreateContainerConfigError", str(error)) from error
+        if (why := node.may_run(pod)) is not None:  # the image may have taken long
+            raise StartProblem(NOT_ALLOWED, why)
         return await self._run(pod, container, spec, prepared, gate)
 
     def _failed(self, pod: Obj, name: str, reason: str, message: str, retry: float = RETRY) -> StartProblem:

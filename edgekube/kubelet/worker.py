@@ -202,6 +202,7 @@ class PodWorker:
                 self.fail(Failure(*DEADLINE))
                 return
             pod = self.view()
+            await self._end_for_a_while(pod)
             plan = self._sync.plan(pod)
             if plan.finished:
                 self._end()
@@ -217,6 +218,14 @@ class PodWorker:
                 break
         if self._sync.sandbox is not None and plan.idle:
             await self._sync.refresh_volumes(self.pod)
+
+    async def _end_for_a_while(self, pod: Obj) -> None:
+        """What runs must end, but not the pod: `may_run` says when it starts again."""
+        limit = self._node.must_end(pod)
+        if limit is not None and any(info.state == "running" for info in self._sync.containers):
+            await self._sync.killer.kill_pod(pod, self._sync.containers, grace=min(limit, podspec.grace_period(pod)))
+            await self._sync.observe(self.view())
+            self._report()
 
     def _past_deadline(self) -> bool:
         """Also says when to look again."""

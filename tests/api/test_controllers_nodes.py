@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 
 from edgekube.api.catalog import LEASE, NODE, POD, REPLICA_SET
+from edgekube.api.nodeloss import ANNOTATION, MARK, PROMISE
 from edgekube.controllers import nodehealth
 from edgekube.controllers.base import Settings
-from edgekube.controllers.evictions import ANNOTATION
-from edgekube.controllers.fencing import MARK, PROMISE
 from edgekube.controllers.nodehealth import NOT_READY, UNREACHABLE
 from edgekube.controllers.nodelifecycle import LEASES
 from edgekube.errors import ApiError, Conflict

@@ -10,6 +10,7 @@ from edgekube.apiserver.admission.certificates import (
     CertificateSubjectRestriction,
 )
 from edgekube.apiserver.admission.namespaces import NamespaceLifecycle
+from edgekube.apiserver.admission.nodeloss import NodeLoss
 from edgekube.apiserver.admission.noderestriction import NodeRestriction
 from edgekube.apiserver.admission.pods import DefaultTolerationSeconds, Priority, TaintNodesByCondition
 from edgekube.apiserver.admission.protocol import Plugin
@@ -30,6 +31,7 @@ class Environment:
     rbac: RbacAuthorizer
     values: ServiceValues
     clock: Clock = field(default_factory=SystemClock)
+    node_loss: str = "stay"
 
 
 PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
@@ -38,6 +40,7 @@ PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
     lambda environment: NodeRestriction(environment.objects),
     lambda _: TaintNodesByCondition(),
     lambda environment: Priority(environment.objects),
+    lambda environment: NodeLoss(environment.node_loss),  # before everybody gets tolerations: it looks at those that somebody chose
     lambda _: DefaultTolerationSeconds(),
     lambda environment: CertificateRequester(environment.clock),
     lambda environment: CertificateApproval(environment.rbac),

@@ -300,6 +300,23 @@ class PodGroups:
         """Processes of containers, of all pods: not those that hold a pod's namespaces or watch its containers."""
         return self.hierarchy.processes(f"/{self.root}", without=_HELPERS)
 
+    def folders(self, uid: str) -> Sequence[Path]:
+        """Where a pod's group is or will be, whatever its class, in one tree: enough to find its processes."""
+        tree = next(iter(self.hierarchy.trees()))
+        return [tree / self.root / parent / f"pod{uid}" for parent in ("", "burstable", "besteffort")]
+
+    def kill_workload(self, uid: str) -> None:
+        """SIGKILL every process of the pod's containers; what holds and watches them stays. Blocks for a moment."""
+        group = self.pods().get(uid)
+        for _ in range(20):
+            left = set() if group is None else self.hierarchy.processes(group, without=_HELPERS)
+            if not left:
+                return
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
     def remove_pod(self, uid: str) -> bool:
         """Idempotent; True once it is gone. Blocks: call it in a thread."""
         group = self.pods().get(uid)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from edgekube.controllers import evictions, nodehealth
+from edgekube.api import nodeloss
+from edgekube.controllers import nodehealth
 from edgekube.controllers.evictions import NEVER, guest_of, plan_stay
 from edgekube.controllers.nodehealth import NOT_READY, UNREACHABLE, NodeFacts, Zone
 
@@ -85,7 +86,7 @@ def test_excluded_nodes_do_not_count_and_sick_zones_are_slow_or_still():
 
 
 def guest(*tolerations, choice=None):
-    annotations = {} if choice is None else {evictions.ANNOTATION: choice}
+    annotations = {} if choice is None else {nodeloss.ANNOTATION: choice}
     return guest_of({"metadata": {"annotations": annotations}, "spec": {"nodeName": "n", "tolerations": list(tolerations)}})
 
 
@@ -125,18 +126,3 @@ LOST = [taint(UNREACHABLE)]
 )
 def test_how_long_a_pod_stays(who, taints, policy, stays):
     assert plan_stay(who, taints, policy) == stays
-
-
-@pytest.mark.parametrize(
-    ("who", "policy", "moves"),
-    [
-        (guest(*INJECTED), "fenced", True),
-        (guest(*INJECTED), "stay", False),
-        (guest(*INJECTED, choice="fenced"), "stay", True),
-        (guest(*INJECTED, choice="stay"), "fenced", False),
-        (guest(tolerate(UNREACHABLE, 20)), "fenced", False),
-        (guest(tolerate(UNREACHABLE, 20), choice="fenced"), "fenced", True),
-    ],
-)
-def test_who_is_fenced(who, policy, moves):
-    assert evictions.fenced(who, policy) is moves

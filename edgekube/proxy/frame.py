@@ -15,6 +15,9 @@ NO_MASQUERADE = {"ip": ("224.0.0.0/4",), "ip6": ("ff00::/8", "fe80::/10")}
 
 _LOOPBACK_POST = "add rule ip {t} post ct status dnat ip saddr 127.0.0.0/8 masquerade\n"
 _LOOPBACK_SPOOF = 'add rule ip {t} spoof iifname != "lo" ip daddr 127.0.0.0/8 drop\n'
+_SOURCE_SPOOF = (  # IPv6 has no reverse path filter of its own
+    'add rule ip6 {t} spoof iifname "ek*" ip6 saddr != {{ ::, fe80::/10 }} fib saddr . iif oif missing drop\n'
+)
 _EARLY = """add chain ip6 {t} guard_pre {{ type filter hook prerouting priority -90 ; policy accept ; }}
 add rule ip6 {t} guard_pre ct state new ip6 daddr {services} fib daddr type != local jump refuse
 """  # the kernel does not forward to a route through `lo` here
@@ -86,6 +89,6 @@ def _frame(family: str, address: str, post: str, spoof: str) -> str:
     return text.replace("FAMILY", family).replace("ADDRESS", address)
 
 
-FRAME = {"ip": _frame("ip", "ipv4_addr", _LOOPBACK_POST, _LOOPBACK_SPOOF), "ip6": _frame("ip6", "ipv6_addr", "", "") + _EARLY}
+FRAME = {"ip": _frame("ip", "ipv4_addr", _LOOPBACK_POST, _LOOPBACK_SPOOF), "ip6": _frame("ip6", "ipv6_addr", "", _SOURCE_SPOOF) + _EARLY}
 FIXED_CHAINS = frozenset(re.findall(r"add chain \S+ \S+ (\w+)", FRAME["ip6"]))
 FIXED_SETS = frozenset(re.findall(r"add set \S+ \S+ (\w+)", FRAME["ip6"]))

@@ -12,6 +12,7 @@ import pytest
 
 from edgekube.api.types import Key
 from edgekube.netpolicy.ruleset import tables_of, whole
+from edgekube.proxy import frame
 from tests.kit import netns as ns
 from tests.kit.requires import needs
 from tests.unit.netpolicy.machine import OWN, PROBES, TABLE, Machine, machine
@@ -343,3 +344,32 @@ def test_a_walk_of_differences_ends_where_a_whole_table_does(lab, seed):
     for key in [key for key, pod in world.pods.items() if pod.node == "far"]:
         world.drop(key)
     assert walked == fresh
+
+
+def test_an_address_of_another_pod_cannot_be_used_in_ipv6_either():
+    """Policies judge addresses: a pod must not have any but its own. (IPv4: the reverse path filter of its link.)"""
+    world = World()
+    world.put(Pod("x", "a", "10.42.0.20", {}, more=("fd42::20",)))
+    with machine(world) as found:
+        found.load(frame.FRAME["ip6"].format(t="proxy", bit=1, drop=frame.DROP, pods="fd42::/16", services="fd43::/108", spared="ff00::/8"))
+        pod, other = found.pods["10.42.0.20"], "fd42::21"
+        ns.inside(pod, f"ip -6 addr add {other}/128 dev lo nodad")
+        listener = ns.call_inside(found.path, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+
+        def arrives(source):
+            """Whom the host sees when the pod sends from an address; "" if nothing comes."""
+            with ns.call_inside(pod, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as one:
+                one.bind((source, 0))
+                one.sendto(b"?", (OWN[6], 80))
+            try:
+                return listener.recvfrom(10)[1][0]
+            except TimeoutError:
+                return ""
+
+        with listener:
+            listener.bind((OWN[6], 80))
+            listener.settimeout(0.4)
+            assert arrives("fd42::20") == "fd42::20"
+            assert arrives(other) == ""
+            found.load("flush chain ip6 proxy spoof")
+            assert arrives(other) == other  # it is that rule that stops it

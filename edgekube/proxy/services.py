@@ -57,18 +57,19 @@ def plan_service(service: Obj, slices: Iterable[Obj], place: Place) -> ServicePl
         return ServicePlan()
     slices = list(slices)
     targets: dict[Front, Target] = {}
-    local: set[str] = set()
+    local = 0
     for address in addresses:
         family, wildcard = _FAMILIES[":" in address]
         found = candidates(slices, family, place)
-        local |= {c.endpoint.address for group in found.values() for c in group if c.ready and c.endpoint.local}
+        here = {c.endpoint.address for group in found.values() for c in group if c.ready and c.endpoint.local}
+        local = max(local, len(here))  # a pod with two addresses is one
         for port in spec.get("ports") or ():
             protocol = PROTOCOLS.get(port.get("protocol", "TCP"))
             if protocol is not None:
                 chosen = choose(found.get((port.get("name") or "", protocol), ()), place)
                 targets[Front(address, protocol, port["port"])] = _inner(spec, chosen)
                 targets.update(_outer(service, protocol, port, wildcard, chosen, place))
-    return ServicePlan(targets, _health(spec, len(local)))
+    return ServicePlan(targets, _health(spec, local))
 
 
 def _inner(spec: Spec, chosen: Chosen) -> Target:

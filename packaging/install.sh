@@ -68,7 +68,7 @@ check_flags() {
     # shellcheck disable=SC2086  # the flags, as words
     "$LAUNCHER" status --quiet $1 || [ $? = 1 ] || fail "these flags are not known:$1"
     # shellcheck disable=SC2086  # the flags, as words
-    found=$("$LAUNCHER" check $as $1) || fail "this machine can not be made ${role_text}:
+    found=$("$LAUNCHER" check --as "$role" $1) || fail "this machine can not be made ${role_text}:
 $(echo "$found" | grep -A 1 FAIL)"
 }
 
@@ -105,9 +105,9 @@ keep_token() {
 role=server
 case "${1:-}" in server | agent) role=$1 && shift ;; esac
 if [ "$role" = agent ]; then
-    unit=edgekube-agent as=--agent role_text="an agent"
+    unit=edgekube-agent role_text="an agent"
 else
-    unit=edgekube as="" role_text="a server"
+    unit=edgekube role_text="a server"
 fi
 flags="" token=""
 while [ $# -gt 0 ]; do

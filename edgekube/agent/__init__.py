@@ -5,8 +5,12 @@ Decision: agents only dial out. One TLS connection to the server's one port carr
 and, opened by the server, requests to this node's kubelet. Who a node is, is its key; its address and even its host name are not.
 
     join.py        token -> CA check (before anything is sent) -> signing request -> identity on disk
+    authority.py   asking a server that nobody has vouched for yet who it is
+    signing.py     a certificate through a CertificateSigningRequest of the API
     identity.py    name, key and certificates of this node; one folder, mode 0700
-    renewal.py     certificates renewed in process at two thirds of their life
+    renewal.py     certificates renewed in process at two thirds of their life, by proof of the key if they have ended
+    settings.py    what all nodes of the cluster have alike: learnt, kept, followed
+    refusal.py     why a machine is no node
     link.py        the one connection: dial, keep alive, dial again with jittered back-off; dial.py is one attempt, race.py several at once
     servers.py     the addresses that servers may have, remembered on disk
     connector.py   the HTTP client's requests as streams of that connection

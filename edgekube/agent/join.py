@@ -12,6 +12,7 @@ Promises: JoinRefused says in one line what is wrong and what to do; trouble tha
 """
 
 import asyncio
+import hashlib
 import itertools
 import logging
 from collections.abc import Coroutine, Sequence
@@ -98,7 +99,7 @@ class _Joining:
         key = self._key(found)
         server = await self._authority(found, digest)
         async with self._client(found, server, bearer=bearer) as client:
-            for name in self._names(found.name, pinned=known is not None):
+            for name in self._names(found.name, key, pinned=known is not None):
                 found = Identity(config.folder, name, found.servers)
                 if await self._certificate(client, found, key):
                     return found
@@ -145,9 +146,11 @@ class _Joining:
         if answer.date is not None:
             self._clock.raise_floor(answer.date)
 
-    def _names(self, name: str, *, pinned: bool) -> Sequence[str]:
-        """What to be called: as wished, else with a bit of the machine's id."""
-        return (name,) if pinned or self._config.named else (name, f"{name}-{self._config.machine_id[:6]}")
+    def _names(self, name: str, key: bytes, *, pinned: bool) -> Sequence[str]:
+        """What to be called: as wished, else with a bit of the machine's id; of the key, where cards were copied with their ids."""
+        if pinned or self._config.named:
+            return (name,)
+        return (name, f"{name}-{self._config.machine_id[:6]}", f"{name}-{hashlib.sha256(key).hexdigest()[:6]}")
 
     async def _certificate(self, client: HttpClient, found: Identity, key: bytes) -> bool:
         """Whether we are this node now; False if another machine is."""

@@ -11,7 +11,8 @@ from edgekube.lib.pidfile import running
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--agent", action="store_true", default=False, help="look at what an agent needs, not a server")
+    text = "what this machine is or is to become (default: what it is, else a server)"
+    parser.add_argument("--as", dest="role", choices=("server", "agent"), default="", help=text)
     parser.add_argument("--network", action="store_true", default=False, help="tell how the paths to the other nodes are, one line each")
 
 
@@ -19,7 +20,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
     """One line a finding; exit code 1 if a server, or an agent, could not start."""
     if arguments.network:
         return _network(settings)
-    agent = arguments.agent or paths_of(settings).agent.is_dir()
+    agent = arguments.role == "agent" if arguments.role else paths_of(settings).agent.is_dir()
     ours = running(settings.run_dir / "edgekube.pid")
     bad = 0
     for found in (*examine(settings, agent=agent), *examine_firewall(settings, agent=agent)):

@@ -1,9 +1,11 @@
-"""`edgekube status`: ask the server on this machine whether it is ready, and say what is not. With --node, ask for this node too."""
+"""`edgekube status`: ask the server on this machine whether it is ready, and say what is not. With --node, ask for this node too. On an
+agent: whether a server answers it and its node is ready."""
 
 import json
 import time
 from argparse import ArgumentParser, Namespace
 
+from edgekube.cli.agentstatus import agent_state, is_agent
 from edgekube.cli.localapi import ask
 from edgekube.config import Settings
 from edgekube.lib.pidfile import running
@@ -22,7 +24,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
         ready, text = _ready(settings, node=arguments.node and not settings.disable_agent)
         if ready or time.monotonic() >= deadline:
             break
-        time.sleep(0.05)
+        time.sleep(0.05 if not is_agent(settings) else 0.25)  # each look of an agent is a connection to the server
     if not arguments.quiet:
         pid = running(settings.run_dir / "edgekube.pid")
         print(f"process: {pid or 'none'}")
@@ -32,6 +34,9 @@ def main(settings: Settings, arguments: Namespace) -> int:
 
 
 def _ready(settings: Settings, *, node: bool) -> tuple[bool, str]:
+    if is_agent(settings):
+        ready, text = agent_state(settings, node_state)
+        return ready and bool(running(settings.run_dir / "edgekube.pid")), text
     status, text = ask(settings, "/readyz?verbose")
     if status != 200 or not node:
         return status == 200, text

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("store", "api", "link", "runtime", "node", "proxy", "policy")
+NAMES = ("store", "api", "link", "runtime", "node", "join", "proxy", "policy")
 
 
 def main() -> None:

@@ -57,6 +57,21 @@ def test_one_data_directory_is_of_one_kind(shared):
         assert f"{node.data} belongs to {right}: start it with edgekube" in node.machine.sh(f"{' '.join(argv)} 2>&1", check=False)
 
 
+def test_status_of_an_agent(shared):
+    agent = shared.agents[0]
+    said = agent.edgekube("status", "--node")
+    assert f"ready: yes\nnode: agent-1\nserver: {shared.url}\nnode agent-1 is ready" in said
+    shared.net.unplug(agent.machine)
+    try:
+        said = agent.edgekube("status", check=False)
+    finally:
+        shared.net.plug(agent.machine)
+    assert "ready: no\nnode: agent-1\nno server answers: https://10.99.0.10:6443: " in said
+    assert "its pods keep running" in said
+    assert "belongs to" not in agent.edgekube("check")
+    assert f"FAIL  {agent.data} belongs to an agent" in agent.edgekube("check", "--as=server", check=False)
+
+
 def test_killed_and_started_again_the_agent_keeps_its_pods(shared, space):
     shared.apply(on("agent-1", "stays"), "-n", space)
     shared.kubectl("wait", "-n", space, "--for=condition=Ready", "pod/stays", "--timeout=30s")

@@ -9,7 +9,7 @@ import pytest
 
 from edgekube.api import bootstraptokens
 from edgekube.lib.clock import parse_rfc3339
-from tests.kit.nodes import fleet
+from tests.kit.nodes import fleet, wait_until
 from tests.kit.requires import needs
 
 pytestmark = needs("root", "podman", "netns", "nft", "busybox", "kubectl")
@@ -178,12 +178,14 @@ def test_two_machines_of_one_name(f):
     f.ready_by_name("raspberrypi")
     two = f.add(f.machine("pi-2", hostname="raspberrypi", machine_id="abcdef" + "0" * 26))
     f.ready_by_name("raspberrypi-abcdef")
+    copy = f.add(f.machine("pi-3", hostname="raspberrypi", machine_id="abcdef" + "0" * 26))  # of pi-2's card, ids and all
+    wait_until(lambda: sum(name.startswith("raspberrypi") for name in names(f)) == 3)
     events = f.get("events", "-A", "--field-selector=reason=NameInUse")["items"]
-    assert [event["involvedObject"]["name"] for event in events] == ["raspberrypi"]
+    assert {event["involvedObject"]["name"] for event in events} == {"raspberrypi", "raspberrypi-abcdef"}
     chosen = f.add(f.machine("pi-4"), "--node-name=raspberrypi", start=False)
     line = chosen.refused(f"--token={f.token()}")
     assert "another machine is running as node raspberrypi: take another name" in line
-    for agent in (one, two):
+    for agent in (one, two, copy):
         agent.stop()
 
 

@@ -32,14 +32,14 @@ class PolicyFacts:
     uid: str
     spec: Obj
     entries: list[Entry] = field(default_factory=list)
+    _positions: dict[tuple[PeerKey, Names], int] = field(default_factory=dict)
 
     def entry(self, entry: Entry) -> int:
         """The position of the group, which is added if it is new."""
-        for index, known in enumerate(self.entries):
-            if (known.key, known.names) == (entry.key, entry.names):
-                return index
-        self.entries.append(entry)
-        return len(self.entries) - 1
+        position = self._positions.setdefault((entry.key, entry.names), len(self.entries))
+        if position == len(self.entries):
+            self.entries.append(entry)
+        return position
 
 
 def read_policy(policy: Obj) -> PolicyFacts:

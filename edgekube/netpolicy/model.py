@@ -19,6 +19,8 @@ from edgekube.api.types import Key, Obj
 from edgekube.netpolicy.slices import SIDES, Group, LocalPod, PortName, Ranges, Slice, family_of, numbers, ranges_of
 
 FAMILIES = (4, 6)
+EVERY_ADDRESS = {4: ((0, 2**32 - 1),), 6: ((0, 2**128 - 1),)}
+
 
 class SetRef(NamedTuple):
     """A set of the table: group number `group` of a slice, whole or those with one named port (within `ranges`, if there are any); or,
@@ -28,7 +30,7 @@ class SetRef(NamedTuple):
     slice: Key | None = None
     group: int = 0
     port: PortName | None = None
-    ranges: tuple[str, ...] = ()
+    ranges: Ranges = ()
 
 
 class Match(NamedTuple):
@@ -142,12 +144,11 @@ class NodeModel:
 
     def _elements(self, ref: SetRef) -> frozenset[str]:
         if ref.slice is None:
-            return frozenset(ref.ranges)
+            return frozenset(_span(ref.family, low, high) for low, high in ref.ranges)
         found = self._group(ref.slice, ref.group).elements(ref.port, ref.family, self._node)
         if not ref.ranges:
             return found
-        ranges = [ipaddress.ip_network(text) for text in ref.ranges]
-        return frozenset(a for a in found if any(ipaddress.ip_address(a) in one for one in ranges))
+        return frozenset(a for a in found if any(low <= int(ipaddress.ip_address(a)) <= high for low, high in ref.ranges))
 
     def _group(self, key: Key, index: int) -> Group:
         group = self._slices[key.namespace][key].groups[index]
@@ -183,7 +184,7 @@ class NodeModel:
         yield from (SetRef(family, policy.key, index) for index in rule.get("peers") or ())
         if rule.get("blocks"):
             ranges = ranges_of(rule, family)
-            if ranges in (("0.0.0.0/0",), ("::/0",)):
+            if ranges == EVERY_ADDRESS[family]:
                 yield None
             elif ranges:
                 yield SetRef(family, ranges=ranges)
@@ -191,7 +192,7 @@ class NodeModel:
     def _named(self, policy: Slice, rule: Obj, family: int) -> Iterator[Match]:
         """Named ports of an egress rule: each peer has its own numbers for them."""
         names = {(port["port"], port.get("protocol") or "TCP") for port in rule["ports"] if isinstance(port.get("port"), str)}
-        groups: list[tuple[int, tuple[str, ...]]] = [(index, ()) for index in rule.get("peers") or ()]
+        groups: list[tuple[int, Ranges]] = [(index, ()) for index in rule.get("peers") or ()]
         within = ranges_of(rule, family)
         if within or not rule.get("blocks"):
             groups += [(index, within) for index in rule.get("named") or ()]
@@ -204,6 +205,12 @@ class NodeModel:
 def set_name(ref: SetRef) -> str:
     """The set's name in the table: that of a group stays while its members change, ranges are named by what they are."""
     return f"{'b' if ref.slice is None else 'p'}{ref.family}_{_digest(ref)}"
+
+
+def _span(family: int, low: int, high: int) -> str:
+    """A range as nft writes it."""
+    make = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
+    return str(make(low)) if low == high else f"{make(low)}-{make(high)}"
 
 
 def chain_name(side: str, family: int, chain: Chain) -> str:

@@ -120,8 +120,8 @@ def read_slice(key: Key, spec: Obj) -> Slice:
     return Slice(key, from_label_selector(spec.get("podSelector") or {}), sides, groups, shape)
 
 
-def ranges_of(rule: Obj, family: int) -> tuple[str, ...]:
-    """The ranges of one family that the rule admits."""
+def ranges_of(rule: Obj, family: int) -> Ranges:
+    """The addresses of one family, as numbers, that the rule's blocks admit."""
     return networks(tuple((b["cidr"], *(b.get("except") or ())) for b in rule.get("blocks") or ()), family)
 
 
@@ -152,21 +152,22 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 @functools.lru_cache(maxsize=256)
-def networks(blocks: tuple[tuple[str, ...], ...], family: int) -> tuple[str, ...]:
-    """The ranges of one family that `blocks` ((cidr, exception, ...) each) admit together, disjoint and in order."""
-    found: list[Any] = []
+def networks(blocks: tuple[tuple[str, ...], ...], family: int) -> Ranges:
+    """What `blocks` ((cidr, exception, ...) each) admit together of one family. A single pass: a block may have thousands of exceptions."""
+    found: list[tuple[int, int]] = []
     for cidr, *exceptions in blocks:
-        whole = ipaddress.ip_network(cidr, strict=False)
-        if whole.version == family:
-            left = [whole]
-            for text in exceptions:
-                hole = ipaddress.ip_network(text, strict=False)
-                left = [part for one in left for part in _without(one, hole)]
-            found += left
-    return tuple(str(network) for network in ipaddress.collapse_addresses(found))
+        (first, last), version = _bounds(cidr)
+        if version != family:
+            continue
+        for low, high in _joined(bounds for bounds, version in map(_bounds, exceptions) if version == family):
+            if low > first:
+                found.append((first, min(low - 1, last)))
+            first = max(first, high + 1)
+        if first <= last:
+            found.append((first, last))
+    return _joined((low, high) for low, high in found if low <= high)
 
 
-def _without(network: Any, hole: Any) -> Iterable[Any]:
-    if network.version != hole.version or not network.overlaps(hole):
-        return (network,)
-    return () if network.subnet_of(hole) else network.address_exclude(hole)
+def _bounds(cidr: str) -> tuple[tuple[int, int], int]:
+    network = ipaddress.ip_network(cidr, strict=False)
+    return (int(network.network_address), int(network.broadcast_address)), network.version

@@ -165,6 +165,12 @@ def inside(cidr: str, address: str) -> bool:
     return network.version == ipaddress.ip_address(address).version and ipaddress.ip_address(address) in network
 
 
+def spans(element: str, address: str) -> bool:
+    """Whether an element of an interval set covers the address."""
+    low, _, high = element.partition("-")
+    return int(ipaddress.ip_address(low)) <= int(ipaddress.ip_address(address)) <= int(ipaddress.ip_address(high or low))
+
+
 def selects(selector: Obj, labels: dict[str, str]) -> bool:
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
         return False
@@ -189,7 +195,7 @@ def judged(plan: Plan, source: str, target: str, protocol: str, port: int) -> bo
 def _admits(plan: Plan, match: Match, peer: str, protocol: str, port: int) -> bool:
     if match.peers is not None:
         elements = plan.sets[match.peers]
-        if not (any(inside(element, peer) for element in elements) if match.peers.slice is None else peer in elements):
+        if not (any(spans(element, peer) for element in elements) if match.peers.slice is None else peer in elements):
             return False
     if match.protocol and match.protocol != protocol.lower():
         return False

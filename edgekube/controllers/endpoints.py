@@ -13,7 +13,16 @@ from edgekube.client.derived import Derived
 from edgekube.client.recorder import WARNING
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
 from edgekube.controllers.replicaset import is_namespace_terminating
-from edgekube.controllers.services import HEADLESS, TRIGGER, ServiceFacts, TriggerTimes, pod_services, selected, service_facts
+from edgekube.controllers.services import (
+    HEADLESS,
+    TRIGGER,
+    ServiceFacts,
+    TriggerTimes,
+    add_selector_index,
+    pod_services,
+    selected,
+    service_facts,
+)
 from edgekube.controllers.subsets import plan_subsets, truncate
 from edgekube.errors import ApiError, NotFound
 
@@ -30,6 +39,7 @@ class EndpointsController(Base):
         super().__init__(tools)
         self._services = Derived(self.cache, SERVICE, service_facts)
         self._triggers = TriggerTimes()
+        add_selector_index(self.cache)
 
     def watches(self) -> Sequence[Owns | Maps]:
         return (Maps(POD, self._of_pod), Maps(ENDPOINTS, self._of_endpoints))

@@ -19,6 +19,7 @@ from edgekube.controllers.services import (
     TRIGGER,
     ServiceFacts,
     TriggerTimes,
+    add_selector_index,
     belongs,
     family,
     hostname,
@@ -42,6 +43,7 @@ class EndpointSliceController(Base):
         super().__init__(tools)
         self._services = Derived(self.cache, SERVICE, service_facts)
         self._triggers = TriggerTimes()
+        add_selector_index(self.cache)
         self.cache.add_index(ENDPOINT_SLICE, OF_SERVICE, _service_of)
         self.cache.add_field_index(POD, "spec.nodeName")
 

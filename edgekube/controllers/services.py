@@ -12,6 +12,7 @@ from edgekube.client.cache import Cache
 from edgekube.controllers.pods import PodFacts
 
 IPV4, IPV6 = "IPv4", "IPv6"
+_SELECTOR = "selector-pair"
 HEADLESS = "service.kubernetes.io/headless"
 TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
 
@@ -79,17 +80,32 @@ def port_number(pod: PodFacts, port: Mapping[str, object]) -> int | None:
     return next((number for name, its, number in pod.ports if name == target and its == protocol), None)
 
 
+def add_selector_index(cache: Cache) -> None:
+    """Lets `pod_services` ask only Services that may select a pod: found by one pair of their selector."""
+    cache.add_index(SERVICE, _SELECTOR, _selector_pair)
+
+
+def _selector_pair(item: Item) -> tuple[str, ...]:
+    chosen = (item.decode().get("spec") or {}).get("selector") if b'"selector":' in item.raw else None
+    return (_pair(item.namespace, *min(chosen.items())),) if chosen else ()
+
+
+def _pair(namespace: str, name: str, value: str) -> str:
+    return f"{namespace}/{name}={value}"
+
+
 def pod_services(cache: Cache, facts: Callable[[Item], ServiceFacts], items: Iterable[Item | None]) -> set[Key]:
-    """The Services that select any of these versions of a pod."""
+    """The Services that select any of these versions of a pod. Costs what the pod has labels, not what there are Services."""
     found: set[Key] = set()
     for item in items:
         if item is None:
             continue
-        for service in cache.list(SERVICE, item.namespace):
-            if service.key not in found:
-                selector = facts(service).selector
-                if selector is not None and selector.matches(item.labels):
-                    found.add(service.key)
+        for name, value in item.labels.items():
+            for service in cache.by_index(SERVICE, _SELECTOR, _pair(item.namespace, name, value)):
+                if service.key not in found:
+                    selector = facts(service).selector
+                    if selector is not None and selector.matches(item.labels):
+                        found.add(service.key)
     return found
 
 

@@ -118,6 +118,7 @@ def _create(route: Any, device: Device, families: Collection[int]) -> None:
         address=device.mac, mtu=device.mtu, ifalias=device.alias, **local, **bound,
     )  # fmt: skip
     (index,) = route.link_lookup(ifname=device.name)
+    set_sysctl(f"net/ipv4/conf/{device.name}/route_localnet", "1")  # NodePorts on 127.0.0.1; the proxy drops what comes in so
     with contextlib.suppress(OSError):  # a kernel without IPv6
         setting = Path(f"/proc/sys/net/ipv6/conf/{device.name}")
         (setting / "disable_ipv6").write_text("0" if 6 in families else "1")

@@ -80,6 +80,8 @@ class NftablesBackend:
         except NftError as error:  # an older version's table may have another shape, or somebody rebuilt it
             log.info("table made anew", extra={"table": frame.at, "why": str(error)})
             await self._nft.apply_whole(f"add table {frame.at}\ndelete table {frame.at}\n" + whole(frame, wanted))
+        if not (await self._nft.names(self._table, frame.family))[0]:  # so many events of our own may have hidden a foreign one
+            raise NftError(f"somebody deleted the table {frame.at} while it was written")
 
     @contextlib.contextmanager
     def _own(self) -> Iterator[None]:

@@ -37,6 +37,7 @@ class ServiceAllocation(BasePlugin):
         if old is not None:
             carry_over(spec, old.get("spec") or {})
         before = (old or {}).get("spec")
+        self._check(request, sctp_problems(spec, before or {}))
         normalize_addresses(spec, before)
         self._check(request, list(check_addresses(spec, before or {})))
         self._check(request, init_families(spec, before, self._values.families))
@@ -141,6 +142,21 @@ class ServiceAllocation(BasePlugin):
         if found:
             name = str(((request.obj or {}).get("metadata") or {}).get("name", ""))
             raise Invalid.of(request.kind.group, request.kind.kind, name, found)
+
+
+def sctp_problems(spec: Mapping[str, Any], before: Mapping[str, Any]) -> list[Problem]:
+    """No proxy of ours carries SCTP: said when it is asked for, not when packets vanish. A headless Service needs none."""
+    headless = spec.get("clusterIP") == "None" or (spec.get("clusterIPs") or [""])[0] == "None"
+    if spec.get("type") == "ExternalName" or headless:
+        return []
+    kept = {(port.get("name"), port.get("port")) for port in before.get("ports") or () if port.get("protocol") == "SCTP"}
+    why = "SCTP is not carried by this cluster's service proxy, only TCP and UDP are; a headless Service (clusterIP: None) may have it"
+    ports = [port if isinstance(port, dict) else {} for port in spec.get("ports") or ()]
+    return [
+        problems.forbidden(f"spec.ports[{index}].protocol", why)
+        for index, port in enumerate(ports)
+        if port.get("protocol") == "SCTP" and (port.get("name"), port.get("port")) not in kept
+    ]
 
 
 def wants_node_ports(spec: Mapping[str, Any]) -> bool:

@@ -166,3 +166,11 @@ async def test_changed_addresses_agree(scene: Scene) -> None:
     new = cluster(clusterIP="10.43.0.9", clusterIPs=list(old["clusterIPs"]))
     await scene.admit(new, old)
     assert new["clusterIPs"] == ["10.43.0.9"]
+
+
+async def test_sctp_is_refused_where_nothing_would_carry_it(scene: Scene) -> None:
+    ports = [{"name": "a", "port": 80, "protocol": "TCP"}, {"name": "b", "port": 81, "protocol": "SCTP"}]
+    with pytest.raises(Invalid, match=r"spec.ports\[1\].protocol: Forbidden: SCTP is not carried"):
+        await scene.admit(cluster(ports=ports))
+    await scene.admit(cluster(ports=ports, clusterIP="None"), name="headless")
+    await scene.admit(cluster(ports=ports, clusterIP="10.43.0.9"), cluster(ports=ports, clusterIP="10.43.0.9", clusterIPs=["10.43.0.9"]))

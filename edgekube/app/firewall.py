@@ -49,9 +49,14 @@ def needs_of(settings: Settings, *, uplink: str, agent: bool) -> list[Need]:
     if not agent:
         port = settings.https_port
         found.append(Need(Packet("input", outside, host, uplink, "", "tcp", port), "agents and kubectl to reach the API", f"{port}/tcp"))
+        found.append(Need(Packet("input", pod, host, "ek0", "", "tcp", port, dnat=True), "pods to reach the API"))
     found += [
         Need(Packet("input", pod, settings.cluster_dns.split(",")[0], "ek0", "", "udp", 53), "pods to ask the cluster's DNS"),
-        Need(Packet("input", outside, "", uplink, "", "udp", 8472), "the pod network between nodes", "8472/udp"),
+        Need(
+            Packet("input", outside, "", uplink, "", "udp", settings.vxlan_port),
+            "the pod network between nodes",
+            f"{settings.vxlan_port}/udp",
+        ),
     ]
     return found
 

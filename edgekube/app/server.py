@@ -94,7 +94,7 @@ def _controllers(plane: Plane) -> Component:
 
 def _listens(settings: Settings) -> dict[str, dict[tuple[str, int], str]]:
     """Ports of nodes that no load balancer may take; kubelets say theirs themselves."""
-    everywhere = {("UDP", 8472): "the pod network", ("TCP", settings.proxy_health_port): "the service proxy's health check"}
+    everywhere = {("UDP", settings.vxlan_port): "the pod network", ("TCP", settings.proxy_health_port): "the service proxy's health check"}
     return {"": everywhere, settings.node_name: {("TCP", settings.https_port): "the API server"}}
 
 

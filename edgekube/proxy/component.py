@@ -7,6 +7,7 @@ lost, clients with affinity keep their endpoint). When the kernel refuses, the p
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekube.api.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
@@ -23,7 +24,7 @@ from edgekube.proxy.backend import Backend, BackendError, Node
 from edgekube.proxy.book import Book
 from edgekube.proxy.choice import Place
 from edgekube.proxy.health import HealthServers, ProxyHealth
-from edgekube.proxy.model import Endpoint, Front, Targets, changes, stale_udp
+from edgekube.proxy.model import Endpoint, Front, Target, Targets, changes, stale_udp
 from edgekube.proxy.nftables import NftablesBackend
 from edgekube.proxy.services import SERVICE_NAME, ServicePlan, plan_host_ports, plan_service
 
@@ -33,6 +34,7 @@ _SYNCS = histogram(
     "kubeproxy_sync_proxy_rules_duration_seconds", "Time of one change of the rules", buckets=(0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 )
 _PODS = "pod:"
+_CHUNK = 50  # Services planned in one turn of the loop
 _FAILURES = counter("kubeproxy_sync_failures", "Changes that the kernel refused")
 _ZONE = "topology.kubernetes.io/zone"
 
@@ -147,8 +149,7 @@ class Proxy:
 
     async def _sync(self) -> None:
         dirty, self._dirty = self._dirty, set()
-        plans = {key: self._plan(key) for key in dirty}
-        old, new = self._adopt(plans)
+        old, new = await self._adopt(list(dirty))
         self._stale |= stale_udp(old, new)
         if self._whole:
             self._whole = False  # before: a disturbance meanwhile sets it again
@@ -161,13 +162,20 @@ class Proxy:
             stale, self._stale = self._stale, {}
             self._scope.spawn(conntrack.forget(stale), name="conntrack")
 
-    def _adopt(self, plans: dict[Key, tuple[str, ServicePlan]]) -> tuple[Targets, Targets]:
-        """Into the book; returns what differs of what holds."""
-        fronts = {front for key, (_, plan) in plans.items() for front in (*self._book.fronts(key), *plan.targets)}
-        old = self._book.get(fronts)
-        for key, (since, plan) in plans.items():
-            self._book.put(key, since, plan.targets)
-            self._servers.put(key, plan.health)
+    async def _adopt(self, keys: Sequence[Key]) -> tuple[Targets, Targets]:
+        """Plan again, into the book; returns what differs of what holds. Many at once leave the loop to others in between."""
+        old: dict[Front, Target] = {}
+        fronts: set[Front] = set()
+        for start in range(0, len(keys), _CHUNK):
+            if start:
+                await asyncio.sleep(0)
+            plans = {key: self._plan(key) for key in keys[start : start + _CHUNK]}
+            touched = {front for key, (_, plan) in plans.items() for front in (*self._book.fronts(key), *plan.targets)} - fronts
+            old |= self._book.get(touched)
+            fronts |= touched
+            for key, (since, plan) in plans.items():
+                self._book.put(key, since, plan.targets)
+                self._servers.put(key, plan.health)
         return changes(old, self._book.get(fronts))
 
     def _plan(self, key: Key) -> tuple[str, ServicePlan]:

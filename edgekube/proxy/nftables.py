@@ -4,6 +4,7 @@ Reads and writes the tables `ip edgekube_<instance>` and, where the cluster has 
 Keeps in memory only what the kernel can not be asked cheaply: which shared chains exist, and how many fronts use an endpoint of this node.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections import Counter as Tally
@@ -39,7 +40,8 @@ class NftablesBackend:
     async def replace(self, targets: Targets) -> None:
         self._locals = Tally(_locals(targets))
         for frame in self._frames:
-            wanted = tables_of(frame, _of_family(frame, targets), self._loops(frame, self._locals))
+            mine = _of_family(frame, targets)
+            wanted = await asyncio.to_thread(tables_of, frame, mine, self._loops(frame, self._locals))
             with self._own():
                 await self._replace(frame, wanted)
             self._shapes[frame] = wanted.shapes
@@ -75,11 +77,13 @@ class NftablesBackend:
         stale_sets = [name for name in sets if name not in FIXED_SETS and name not in wanted.sets]
         leftovers = [f"delete chain {frame.at} {name}" for name in sorted(stale_chains)]
         leftovers += [f"delete set {frame.at} {name}" for name in stale_sets]
+        commands = await asyncio.to_thread(whole, frame, wanted, leftovers=leftovers)
         try:
-            await self._nft.apply_whole(whole(frame, wanted, leftovers=leftovers))
+            await self._nft.apply_whole(commands)
         except NftError as error:  # an older version's table may have another shape, or somebody rebuilt it
             log.info("table made anew", extra={"table": frame.at, "why": str(error)})
-            await self._nft.apply_whole(f"add table {frame.at}\ndelete table {frame.at}\n" + whole(frame, wanted))
+            commands = await asyncio.to_thread(whole, frame, wanted)
+            await self._nft.apply_whole(f"add table {frame.at}\ndelete table {frame.at}\n{commands}")
         if not (await self._nft.names(self._table, frame.family))[0]:  # so many events of our own may have hidden a foreign one
             raise NftError(f"somebody deleted the table {frame.at} while it was written")
 

@@ -141,7 +141,13 @@ def _proxy(host: Host) -> Proxy:
 
 
 def _policies(host: Host, network: NodeNetwork, pod: Callable[[str], Obj | None]) -> NodePolicies:
-    config = PolicyConfig(node_name=host.node_name, instance=host.settings.instance)
+    settings = host.settings
+    config = PolicyConfig(
+        node_name=host.node_name,
+        instance=settings.instance,
+        service_cidrs=tuple(settings.service_cidrs),
+        dns=tuple(settings.dns_addresses),
+    )
     return NodePolicies(config=config, client=host.client, addresses=network.addresses, pod=pod)
 
 

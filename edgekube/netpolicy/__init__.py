@@ -26,5 +26,7 @@ What upstream leaves open, and what is done here:
 - A new pod is isolated from its first packet. As a peer it is known to pods of its own node at once, to others when the server has told.
 - Ports with names: in ingress those of the isolated pod, in egress those of each peer; they never admit an address that is no pod.
 
-Limits: the proxy mode `userspace` connects from the host, so what it carries is judged as the node's own traffic.
+Every mode of the proxy that translates in the kernel works with this (with IPVS, net/ipv4/vs/conntrack must be 1, and a NodePort of the
+pod's own node is judged as that node's address). Limit: the mode `userspace` connects from the host, so what it carries is judged as the
+node's own traffic.
 """

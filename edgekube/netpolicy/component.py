@@ -24,7 +24,7 @@ from edgekube.client.protocol import Client
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.metrics import counter, histogram
 from edgekube.netpolicy.model import NodeModel
-from edgekube.netpolicy.ruleset import tables_of
+from edgekube.netpolicy.ruleset import Frame, tables_of
 from edgekube.netpolicy.slices import LocalPod, read_slice
 from edgekube.netpolicy.table import REFUSED, PolicyTable, policy_table
 
@@ -44,10 +44,12 @@ class NotIsolated(Exception):
 class PolicyConfig:
     node_name: str
     instance: str
+    service_cidrs: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()  # addresses of the cluster's DNS
 
     @property
-    def table(self) -> str:
-        return policy_table(self.instance)
+    def frame(self) -> Frame:
+        return Frame(table=policy_table(self.instance), services=self.service_cidrs, dns=self.dns)
 
 
 class NodePolicies:
@@ -65,7 +67,7 @@ class NodePolicies:
         pod: Callable[[str], Obj | None] = lambda _uid: None,
     ) -> None:
         self._addresses, self._pod = addresses, pod
-        self._table = PolicyTable(config.table, self._wake_up)
+        self._table = PolicyTable(config.frame, self._wake_up)
         self._model = NodeModel(config.node_name)
         self._cache = Cache(client=client, sources=(POLICY_SLICE, Source(POD, fields=f"spec.nodeName={config.node_name}")))
         self._cache.on_change(POLICY_SLICE, self._slice_changed)

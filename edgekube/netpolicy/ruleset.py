@@ -2,7 +2,8 @@
 
     forward   replies, related errors, a pod's traffic to itself: pass
               source in @out4 -> the chain of what the pod may send; destination in @in4 -> the chain of what it may receive
-    input     the same for what a pod sends to its node; neighbour discovery passes
+    input     the same for what a pod sends to its node; neighbour discovery passes, and addresses of Services that IPVS will translate
+    output    what IPVS has translated on its way from somebody else: it does not come through forward; what the host itself sends passes
     in4_*, out4_*   one line for each admitted (peers, ports), which returns; at the end: counted, dropped
 
 Every packet that a connection's opener sends is judged, not just the first: what a policy no longer admits stops at once. Replies pass
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgekube.netpolicy.model import FAMILIES, Chain, Match, Plan, chain_name, set_name
-from edgekube.netpolicy.slices import Ranges
+from edgekube.netpolicy.slices import Ranges, family_of
 
 FAMILY = "inet"
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -31,6 +32,8 @@ add set inet {t} self4 {{ type ipv4_addr . ipv4_addr ; }}
 add set inet {t} self6 {{ type ipv6_addr . ipv6_addr ; }}
 add chain inet {t} forward {{ type filter hook forward priority 0 ; policy accept ; }}
 add chain inet {t} input {{ type filter hook input priority 0 ; policy accept ; }}
+add chain inet {t} output {{ type filter hook output priority 0 ; policy accept ; }}
+add chain inet {t} judge
 flush table inet {t}
 flush map inet {t} in4
 flush map inet {t} out4
@@ -40,19 +43,43 @@ flush set inet {t} self4
 flush set inet {t} self6
 add rule inet {t} forward ct state related accept
 add rule inet {t} forward ct direction reply accept
-add rule inet {t} forward ip saddr . ip daddr @self4 accept
-add rule inet {t} forward ip6 saddr . ip6 daddr @self6 accept
-add rule inet {t} forward ip saddr vmap @out4
-add rule inet {t} forward ip daddr vmap @in4
-add rule inet {t} forward ip6 saddr vmap @out6
-add rule inet {t} forward ip6 daddr vmap @in6
+add rule inet {t} forward goto judge
+add rule inet {t} judge ip saddr . ip daddr @self4 accept
+add rule inet {t} judge ip6 saddr . ip6 daddr @self6 accept
+add rule inet {t} judge ip saddr vmap @out4
+add rule inet {t} judge ip daddr vmap @in4
+add rule inet {t} judge ip6 saddr vmap @out6
+add rule inet {t} judge ip6 daddr vmap @in6
 add rule inet {t} input ct state related accept
 add rule inet {t} input ct direction reply accept
 add rule inet {t} input icmpv6 type {{ 133, 134, 135, 136 }} accept
-add rule inet {t} input ip saddr vmap @out4
+{translated}add rule inet {t} input ip saddr vmap @out4
 add rule inet {t} input ip6 saddr vmap @out6
+add rule inet {t} output ct state related accept
+add rule inet {t} output ct direction reply accept
+add rule inet {t} output fib saddr type local accept
+add rule inet {t} output goto judge
 """
-FIXED_CHAINS, FIXED_SETS = ("forward", "input"), ("in4", "out4", "in6", "out6", "self4", "self6")
+FIXED_CHAINS, FIXED_SETS = ("forward", "input", "output", "judge"), ("in4", "out4", "in6", "out6", "self4", "self6")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What is fixed for a node. `dns`: the addresses within the Services' ranges at which the node itself answers."""
+
+    table: str
+    services: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """The table without anything in it."""
+        lines = []
+        for family, word in _WORDS.items():
+            ranges, own = (", ".join(a for a in some if family_of(a) == family) for some in (self.services, self.dns))
+            if ranges:
+                but = f"{word} daddr != {{ {own} }} " if own else ""
+                lines.append(f"add rule inet {self.table} input {word} daddr {{ {ranges} }} {but}accept\n")
+        return _FRAME.format(t=self.table, translated="".join(lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +135,12 @@ def _ports(ranges: Ranges) -> str:
     return texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
 
 
-def whole(table: str, wanted: Tables, *, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> str:
+def whole(frame: Frame, wanted: Tables, *, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> str:
     """The complete table in one transaction; `chains` and `sets` are those it has now: what nothing wants goes, the rest is refilled."""
+    table = frame.table
     stale_sets = sorted(set(sets) - set(wanted.sets) - set(FIXED_SETS))
     kept_sets = sorted(set(sets) & set(wanted.sets))
-    lines = [_FRAME.format(t=table)]
+    lines = [frame.text()]
     lines += [f"flush set inet {table} {name}" for name in kept_sets]
     lines += _new_sets(table, wanted.sets)
     lines += _new_chains(table, wanted.chains)

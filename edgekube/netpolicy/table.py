@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from edgekube.lib.nft import Nft, NftError, TableWatch
 from edgekube.lib.process import ProgramMissing, ProgramTimeout
-from edgekube.netpolicy.ruleset import FAMILY, NOTHING, Tables, difference, whole
+from edgekube.netpolicy.ruleset import FAMILY, NOTHING, Frame, Tables, difference, whole
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ def policy_table(instance: str) -> str:
 class PolicyTable:
     """One table. `wake` is called when it has to be brought again."""
 
-    def __init__(self, name: str, wake: Callable[[], None]) -> None:
-        self._name, self._wake = name, wake
+    def __init__(self, frame: Frame, wake: Callable[[], None]) -> None:
+        self._frame, self._name, self._wake = frame, frame.table, wake
         self._nft = Nft()
         self._watch: TableWatch | None = None
         self._state: Tables = NOTHING
@@ -41,7 +41,7 @@ class PolicyTable:
             elif was_stale:
                 await self._write_whole(wanted)
             elif self._state.empty:  # we know that there is no table
-                await self._apply(whole(self._name, wanted))
+                await self._apply(whole(self._frame, wanted))
             elif commands := difference(self._name, self._state, wanted):
                 await self._apply(commands)
         except BaseException:
@@ -62,9 +62,9 @@ class PolicyTable:
         with self._watching().own_change():
             chains, sets = await self._nft.names(self._name, family=FAMILY)
             try:
-                await self._nft.apply_whole(whole(self._name, wanted, chains=chains, sets=sets))
+                await self._nft.apply_whole(whole(self._frame, wanted, chains=chains, sets=sets))
             except NftError:  # an older version's table may have another shape
-                await self._nft.apply_whole(self._removal() + whole(self._name, wanted))
+                await self._nft.apply_whole(self._removal() + whole(self._frame, wanted))
 
     async def _remove(self, *, known: bool) -> None:
         self._unwatch()

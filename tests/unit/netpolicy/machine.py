@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterable, Iterator
 
 from edgekube.netpolicy.model import NodeModel
-from edgekube.netpolicy.ruleset import NOTHING, difference, tables_of, whole
+from edgekube.netpolicy.ruleset import NOTHING, Frame, difference, tables_of, whole
 from tests.kit import netns as ns
 from tests.unit.netpolicy.world import World
 
 TABLE = "edgekube_test_policy"
+FRAME = Frame(table=TABLE, services=("10.43.0.0/16", "fd43::/108"), dns=("10.43.0.10",))
 NUMBERS = (80, 81)
 OWN = {4: "10.42.0.1", 6: "fd42::1"}
 PROBES = tuple((protocol, number) for protocol in ("TCP", "UDP") for number in NUMBERS)
@@ -104,7 +105,7 @@ class Machine:
     def apply(self, world: World) -> str:
         world.update(self.model, self.known, "here")
         wanted = tables_of(self.model.plan())
-        commands = whole(TABLE, wanted) if self.state is NOTHING else difference(TABLE, self.state, wanted)
+        commands = whole(FRAME, wanted) if self.state is NOTHING else difference(TABLE, self.state, wanted)
         self.load(commands)
         self.state = wanted
         return commands

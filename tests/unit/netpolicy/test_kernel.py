@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from edgekube.netpolicy.ruleset import tables_of, whole
 from edgekube.proxy import frame
 from tests.kit import netns as ns
 from tests.kit.requires import needs
-from tests.unit.netpolicy.machine import OWN, PROBES, TABLE, Machine, machine
+from tests.unit.netpolicy.machine import FRAME, OWN, PROBES, TABLE, Machine, machine
 from tests.unit.netpolicy.world import Pod, World, xyz
 
 pytestmark = needs("root", "netns", "nft")
@@ -206,6 +207,43 @@ def test_services_are_judged_by_the_pods_behind_them(lab):
         found.load("delete table ip nat")
 
 
+def test_what_a_translator_in_the_host_sends_on_is_judged_as_well(lab):
+    """IPVS takes Service addresses in the input hook and sends from the output hook: here a socket with somebody else's address does."""
+    world, found = lab
+    a, b = world.pods[Key("x", "a")].address, world.pods[Key("y", "b")].address
+    for dns in ("10.43.0.10", "10.43.0.9"):
+        ns.inside(found.path, f"ip addr replace {dns}/32 dev lo")
+        found.serve(dns, found.path)
+
+    def sent_on(source):
+        """Whether a datagram that the host sends with that source reaches a."""
+
+        def make():
+            one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            one.setsockopt(socket.SOL_IP, 19, 1)  # IP_TRANSPARENT
+            one.bind((source, 0))
+            return one
+
+        inbox.settimeout(0.4)
+        try:
+            with ns.call_inside(found.path, make) as one:
+                one.sendto(b"?", (a, 90))
+            return inbox.recvfrom(10)[1][0] == source
+        except (PermissionError, TimeoutError):  # the sender itself hears of a drop in the output hook
+            return False
+
+    with ns.call_inside(found.pods[a], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as inbox:
+        inbox.bind((a, 90))
+        assert sent_on(b)
+        world.policy("x", "p", from_({"namespaceSelector": {"matchLabels": {"ns": "z"}}}) | {"policyTypes": ["Ingress", "Egress"]})
+        found.apply(world)
+        assert not sent_on(b)
+        assert sent_on(world.pods[Key("z", "b")].address)
+        assert sent_on(OWN[4])
+    service = {("10.43.0.9", protocol, number) for protocol, number in PROBES}
+    assert found.reach(a, ["10.43.0.9", "10.43.0.10"], service) == service  # judged once it is translated; DNS is the node's own
+
+
 def connected(found: Machine, source: str, target: str) -> socket.socket:
     one = ns.call_inside(found.pods[source], lambda: socket.create_connection((target, 80), timeout=2))
     one.settimeout(0.4)
@@ -269,7 +307,7 @@ def test_the_whole_table_replaces_what_was_there_without_a_gap(lab):
     before = ns.inside(found.path, f"nft list table inet {TABLE}").replace(" packets 0 bytes 0", "")
     names = [line.split()[1] for line in before.splitlines() if line.strip().startswith(("set ", "chain "))]
     chains = [name for name in names if name in before and f"chain {name}" in before]
-    found.load(whole(TABLE, tables_of(found.model.plan()), chains=chains, sets=[name for name in names if f"set {name} " in before]))
+    found.load(whole(FRAME, tables_of(found.model.plan()), chains=chains, sets=[name for name in names if f"set {name} " in before]))
     after = ns.inside(found.path, f"nft list table inet {TABLE}")
     assert "stale" not in after
     assert "table ip foreign" in ns.inside(found.path, "nft list tables")
@@ -338,7 +376,7 @@ def test_a_walk_of_differences_ends_where_a_whole_table_does(lab, seed):
         else:
             world.policy(space, f"p{choose.randrange(4)}", None)
         found.apply(world)
-    found.load(whole("fresh", tables_of(found.model.plan())))
+    found.load(whole(replace(FRAME, table="fresh"), tables_of(found.model.plan())))
     walked, fresh = listed(found, TABLE), listed(found, "fresh")
     found.load("delete table inet fresh")
     for key in [key for key, pod in world.pods.items() if pod.node == "far"]:

@@ -10,7 +10,7 @@ from edgekube.api.selectors import EVERYTHING, from_map
 from edgekube.api.types import Key
 from edgekube.controllers.policypeers import Candidate, Member, PeerIndex, PeerKey
 from edgekube.netpolicy.model import Match, NodeModel, SetRef
-from edgekube.netpolicy.ruleset import NOTHING, difference, tables_of, whole
+from edgekube.netpolicy.ruleset import NOTHING, Frame, difference, tables_of, whole
 from edgekube.netpolicy.slices import networks, numbers, read_slice
 from tests.unit.netpolicy.world import PORTS, Pod, World, judged, xyz
 
@@ -122,7 +122,7 @@ def test_pods_that_are_treated_alike_share_a_chain_and_members_change_single_ele
     assert difference("t", after, after) == ""
     assert f"delete chain inet t {name}" in difference("t", after, NOTHING)
     assert f"delete set inet t {group}" in difference("t", after, NOTHING)
-    assert "delete chain inet t stale\ndelete set inet t p4_old" in whole("t", after, chains=["forward", "stale"], sets=["in4", "p4_old", group])
+    assert "delete chain inet t stale\ndelete set inet t p4_old" in whole(Frame(table="t"), after, chains=["forward", "stale"], sets=["in4", "p4_old", group])
 
 
 def test_nonsense_in_a_slice_is_told():

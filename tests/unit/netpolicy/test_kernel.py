@@ -3,6 +3,7 @@
 What is expected comes from a direct reading of upstream's text (world.py), what is found from packets.
 """
 
+import asyncio
 import json
 import random
 import socket
@@ -13,7 +14,8 @@ import pytest
 
 from edgekube.api.types import Key
 from edgekube.netpolicy.ruleset import tables_of, whole
-from edgekube.proxy import frame
+from edgekube.proxy.backend import Node
+from edgekube.proxy.nftables import NftablesBackend
 from tests.kit import netns as ns
 from tests.kit.requires import needs
 from tests.unit.netpolicy.machine import FRAME, OWN, PROBES, TABLE, Machine, machine
@@ -389,7 +391,11 @@ def test_an_address_of_another_pod_cannot_be_used_in_ipv6_either():
     world = World()
     world.put(Pod("x", "a", "10.42.0.20", {}, more=("fd42::20",)))
     with machine(world) as found:
-        found.load(frame.FRAME["ip6"].format(t="proxy", bit=1, drop=frame.DROP, pods="fd42::/16", services="fd43::/108", spared="ff00::/8"))
+
+        async def proxy():
+            await NftablesBackend(Node(instance="test", pods=("fd42::/16",), services=("fd43::/108",))).replace({})
+
+        ns.call_inside(found.path, lambda: asyncio.run(proxy()))
         pod, other = found.pods["10.42.0.20"], "fd42::21"
         ns.inside(pod, f"ip -6 addr add {other}/128 dev lo nodad")
         listener = ns.call_inside(found.path, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
@@ -409,5 +415,5 @@ def test_an_address_of_another_pod_cannot_be_used_in_ipv6_either():
             listener.settimeout(0.4)
             assert arrives("fd42::20") == "fd42::20"
             assert arrives(other) == ""
-            found.load("flush chain ip6 proxy spoof")
+            found.load("flush chain ip6 edgekube_test spoof")
             assert arrives(other) == other  # it is that rule that stops it

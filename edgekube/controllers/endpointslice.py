@@ -11,7 +11,8 @@ from edgekube.api.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
 from edgekube.client.derived import Derived
-from edgekube.client.recorder import WARNING
+from edgekube.client.recorder import NORMAL, WARNING
+from edgekube.controllers import topology
 from edgekube.controllers.base import DONE, Base, Maps, Owns, Result, Tools
 from edgekube.controllers.pods import PodFacts
 from edgekube.controllers.replicaset import is_namespace_terminating
@@ -29,10 +30,12 @@ from edgekube.controllers.services import (
     service_facts,
 )
 from edgekube.controllers.slices import MANAGED_BY, MANAGER, SERVICE_NAME, Group, SlicePlan, plan_slices, port_key
+from edgekube.controllers.topology import node_share, wants_hints
 from edgekube.errors import ApiError, NotFound
 
 ZONE = "topology.kubernetes.io/zone"
 OF_SERVICE = "managed-for-service"
+BY_TOPOLOGY = "by-topology"
 
 
 class EndpointSliceController(Base):
@@ -45,6 +48,8 @@ class EndpointSliceController(Base):
         self._triggers = TriggerTimes()
         add_selector_index(self.cache)
         self.cache.add_index(ENDPOINT_SLICE, OF_SERVICE, _service_of)
+        self.cache.add_index(SERVICE, BY_TOPOLOGY, _wants_topology)
+        self._shares = Derived(self.cache, NODE, lambda node: node_share(node.decode()))
         self.cache.add_field_index(POD, "spec.nodeName")
 
     def watches(self) -> Sequence[Owns | Maps]:
@@ -59,10 +64,14 @@ class EndpointSliceController(Base):
             yield Key(item.namespace, item.labels[SERVICE_NAME])
 
     def _of_node(self, old: Item | None, new: Item | None) -> Iterable[Hashable]:
-        """A node that came, or moved to another zone."""
-        if new is None or (old is not None and old.labels.get(ZONE) == new.labels.get(ZONE)):
-            return ()
-        return pod_services(self.cache, self._services, self.cache.by_index(POD, "spec.nodeName", new.name))
+        """A node that came, or moved to another zone; for hints by topology also one whose share changed."""
+        shared = self.cache.by_index(SERVICE, BY_TOPOLOGY, BY_TOPOLOGY)
+        if shared:
+            before, after = (node_share(node.decode()) if node is not None else None for node in (old, new))
+            if before != after:
+                yield from (service.key for service in shared)
+        if new is not None and (old is None or old.labels.get(ZONE) != new.labels.get(ZONE)):
+            yield from pod_services(self.cache, self._services, self.cache.by_index(POD, "spec.nodeName", new.name))
 
     async def reconcile(self, key: Key) -> Result:
         item = self.cache.get(SERVICE, key)
@@ -74,11 +83,32 @@ class EndpointSliceController(Base):
             return DONE
         pods = [self.pods(pod) for pod in selected(self.cache, service)]
         existing = [s.decode() for s in self.cache.by_index(ENDPOINT_SLICE, OF_SERVICE, str(key)) if not s.deleting]
-        plan = plan_slices(service, existing, {kind: self._groups(service, pods, kind) for kind in service.families})
+        desired = {kind: self._groups(service, pods, kind) for kind in service.families}
+        news = [self._hint(service, kind, desired[kind], existing) for kind in desired]
+        plan = plan_slices(service, existing, desired)
         trigger = self._triggers.compute(service, pods)
         if not plan.nothing:
             await self._act(item, plan, trigger)
+            for severity, reason, text in filter(None, news):
+                self.events.event(_reference(item), severity, reason, text)
         return DONE
+
+    def _hint(self, service: ServiceFacts, kind: str, groups: Sequence[Group], existing: Iterable[Obj]) -> tuple[str, str, str] | None:
+        """Zone hints for endpoints of one family, where the Service wants them; what to tell about that."""
+        before = _hinted_zones(existing, kind)
+        if not service.topology:
+            was = bool(before) and not service.distribution
+            return (WARNING, "TopologyAwareHintsDisabled", f"{topology.DISABLED}, addressType: {kind}") if was else None
+        endpoints = [endpoint for group in groups for endpoint in group.endpoints]
+        share = topology.ratios(self._shares(node) for node in self.cache.list(NODE))
+        hints = topology.plan_hints(endpoints, share, before)
+        for endpoint in endpoints:
+            endpoint.pop("hints", None)
+            if endpoint["conditions"]["ready"] and (zone := hints.zones.get(endpoint["addresses"][0])):
+                endpoint["hints"] = {"forZones": [{"name": zone}]}
+        if hints.why_not:
+            return (WARNING, "TopologyAwareHintsDisabled", f"{hints.why_not}, addressType: {kind}")
+        return None if before else (NORMAL, "TopologyAwareHintsEnabled", f"{topology.ENABLED}, addressType: {kind}")
 
     def _groups(self, service: ServiceFacts, pods: Iterable[PodFacts], address_type: str) -> list[Group]:
         """Endpoints of one address family, by what ports they have."""
@@ -109,9 +139,8 @@ class EndpointSliceController(Base):
         work += [self._delete(obj) for obj in plan.delete]
         errors = [found for found in await asyncio.gather(*work, return_exceptions=True) if found is not None]
         if errors:
-            ref = {"kind": "Service", "apiVersion": "v1", "namespace": service.namespace, "name": service.name, "uid": service.uid}
             text = f"Error updating Endpoint Slices for Service {service.key}: {errors[0]}"
-            self.events.event(ref, WARNING, "FailedToUpdateEndpointSlices", text)
+            self.events.event(_reference(service), WARNING, "FailedToUpdateEndpointSlices", text)
             raise errors[0]
 
     async def _create(self, obj: Obj) -> None:
@@ -130,6 +159,26 @@ class EndpointSliceController(Base):
             await self.client.delete(ENDPOINT_SLICE, about["name"], about["namespace"], uid=about["uid"])
         except NotFound:
             return
+
+
+def _reference(service: Item) -> Obj:
+    return {"kind": "Service", "apiVersion": "v1", "namespace": service.namespace, "name": service.name, "uid": service.uid}
+
+
+def _wants_topology(item: Item) -> Iterable[str]:
+    if b"service.kubernetes.io/topology-" in item.raw and wants_hints(item.decode()["metadata"].get("annotations") or {}):
+        yield BY_TOPOLOGY
+
+
+def _hinted_zones(slices: Iterable[Obj], kind: str) -> dict[str, str]:
+    """First address -> the zone it is for, as the slices say now."""
+    found: dict[str, str] = {}
+    for obj in slices:
+        if obj.get("addressType") == kind:
+            for endpoint in obj.get("endpoints") or ():
+                for zone in (endpoint.get("hints") or {}).get("forZones") or ():
+                    found[endpoint["addresses"][0]] = zone["name"]
+    return found
 
 
 def _service_of(item: Item) -> Iterable[str]:

@@ -10,6 +10,7 @@ from edgekube.api.selectors import Selector
 from edgekube.api.types import Key, Obj
 from edgekube.client.cache import Cache
 from edgekube.controllers.pods import PodFacts
+from edgekube.controllers.topology import wants_hints
 
 IPV4, IPV6 = "IPv4", "IPv6"
 _SELECTOR = "selector-pair"
@@ -33,6 +34,7 @@ class ServiceFacts:
     created: str
     distribution: str
     deleting: bool
+    topology: bool = False  # hints by topology-mode: Auto, which go before those of `distribution`
 
 
 def service_facts(item: Item) -> ServiceFacts:
@@ -53,6 +55,7 @@ def service_facts(item: Item) -> ServiceFacts:
         labels=item.labels,
         created=about.get("creationTimestamp") or "",
         distribution=spec.get("trafficDistribution") or "",
+        topology=wants_hints(about.get("annotations") or {}),
         deleting=item.deleting,
     )
 

@@ -2,12 +2,12 @@
 
 import itertools
 
-from edgekube.api.catalog import ENDPOINT_SLICE, ENDPOINTS, POD, REPLICA_SET, SERVICE
+from edgekube.api.catalog import ENDPOINT_SLICE, ENDPOINTS, NODE, POD, REPLICA_SET, SERVICE
 from edgekube.client.faulty import Fault
 from edgekube.controllers.component import READER, user_of
 from edgekube.errors import Expired, ServiceUnavailable
 from edgekube.lib.clock import rfc3339
-from tests.api.controlplane import control_plane, replica_set
+from tests.api.controlplane import bare_pod, control_plane, replica_set
 
 
 def service(name="web", **spec):
@@ -115,3 +115,41 @@ async def test_a_watch_that_repeats_breaks_and_expires_loses_nothing():
             assert changes[0][0] is None
             for before, after in itertools.pairwise(changes):
                 assert before[1] == after[0] or after[1] is None
+
+
+async def test_topology_hints_follow_the_zones_and_the_annotation():
+    async with control_plane(nodes=False) as plane:
+        for name, zone in (("n1", "a"), ("n2", "b")):
+            status = {"allocatable": {"cpu": "2"}, "conditions": [{"type": "Ready", "status": "True"}]}
+            node = {"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}}
+            await plane.client.create(NODE, node)
+            await plane.merge(NODE, name, {"status": status}, subresource="status")
+        auto = service() | {
+            "metadata": {"name": "web", "namespace": "default", "annotations": {"service.kubernetes.io/topology-mode": "Auto"}}
+        }
+        await plane.client.create(SERVICE, auto)
+        for number in range(4):
+            await running_pod(plane, f"web-{number}", "n1", f"10.42.0.{number + 5}")
+
+        def hinted():
+            found = [e.get("hints", {}).get("forZones", [{}])[0].get("name") for s in slices(plane) for e in s.get("endpoints") or ()]
+            return sorted(str(zone) for zone in found)
+
+        await plane.until(lambda: hinted() == ["a", "a", "b", "b"])
+        await plane.settle()
+        assert await plane.events("TopologyAwareHintsEnabled")
+        await plane.merge(NODE, "n2", {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}, subresource="status")
+        await plane.until(lambda: hinted() == ["None"] * 4)
+        await plane.settle()
+        assert await plane.events("TopologyAwareHintsDisabled")
+        await plane.merge(SERVICE, "web", {"metadata": {"annotations": None}, "spec": {"trafficDistribution": "PreferClose"}})
+        await plane.until(lambda: hinted() == ["a"] * 4)
+
+
+async def running_pod(plane, name, node, ip):
+    pod = bare_pod(name, app="web")
+    pod["spec"]["nodeName"] = node
+    await plane.client.create(POD, pod)
+    conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": rfc3339(plane.clock.now())}]
+    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}
+    await plane.client.patch(POD, name, "default", {"status": status}, subresource="status")

@@ -215,7 +215,6 @@ class ShadowClient:
             raise
         if note:
             self._store.set_note(note, None)
-            self._store.learn(kind, meta.item_of(kind, meta.encode(answer), int(answer["metadata"]["resourceVersion"]), answer))
         return answer
 
     async def patch(

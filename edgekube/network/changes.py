@@ -1,9 +1,10 @@
 """What must be done so that the kernel has what a node wants: two pictures compared. Pure.
 
 What is ours, and so may be removed: the tunnel (by its alias or name), everything on the tunnel, routes with our protocol number, routes on
-our pods' links, and addresses on `lo` with our label. Everything else on this host is somebody's and stays.
+our pods' links, and addresses on `lo` with our label (IPv6 has none: see below). Everything else on this host is somebody's and stays.
 """
 
+import ipaddress
 import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -85,7 +86,12 @@ def changes(wanted: Wanted, picture: Picture, *, ours: Collection[str]) -> Chang
     ]
     every = wanted.things
     kept = {link for link in wanted.links if _loose(link, wanted)}
-    unwanted = [thing for thing in removable if thing not in every and not (isinstance(thing, NeighbourAt) and thing.link in kept)]
+    replaced = {_key(thing) for thing in needed}
+    unwanted = [
+        thing
+        for thing in removable
+        if thing not in every and _key(thing) not in replaced and not (isinstance(thing, NeighbourAt) and thing.link in kept)
+    ]
     return Changes(
         up=tuple(sorted(wanted.links & down)),
         ensure=tuple(thing for thing in needed if thing.link in present),
@@ -93,20 +99,39 @@ def changes(wanted: Wanted, picture: Picture, *, ours: Collection[str]) -> Chang
     )
 
 
+def _key(thing: Thing) -> object:
+    """What the kernel keeps one of: writing the wanted one removes the other by itself, and removing that would remove the wanted one."""
+    if isinstance(thing, RouteTo):
+        return thing.dst, thing.metric
+    return (thing.link, thing.address) if isinstance(thing, NeighbourAt) else thing
+
+
 def _loose(link: str, wanted: Wanted) -> bool:
     """Whether nothing is known of the link's neighbours (a pod adopted without its MAC)."""
     return not any(neighbour.link == link for neighbour in wanted.neighbours)
+
+
+def _told_by_routes(address: str, told: Sequence[Route]) -> bool:
+    """IPv6 addresses have no label: ours are the source of our routes, or in a range that a route of ours leads to `lo` for."""
+    return any(
+        route.source == address or (not route.gateway and ipaddress.ip_address(address) in ipaddress.ip_network(route.dst))
+        for route in told
+    )
 
 
 def _seen(picture: Picture, names: Mapping[int, str], ours: frozenset[str]) -> tuple[set[Thing], list[Thing]]:
     """What there is, and what of it may be removed."""
     have: set[Thing] = set()
     removable: list[Thing] = []
+    told = [route for route in picture.routes if route.protocol == PROTOCOL and ":" in route.dst]
     for address in picture.addresses:
-        if names.get(address.ifindex) == "lo":
-            local = Local("lo", f"{address.address}/{address.prefix}")
+        link = names.get(address.ifindex, "")
+        local = Local(link, f"{address.address}/{address.prefix}")
+        if link in ours and ":" not in address.address:
+            removable.append(local)  # our own links have none
+        elif link == "lo":
             have.add(local)
-            if address.label == LABEL:
+            if address.label == LABEL or (address.prefix == 128 and _told_by_routes(address.address, told)):
                 removable.append(local)
     for route in picture.routes:
         link = names.get(route.ifindex, "")

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.02  # a burst of events is one pass
 WORST_PACE_SECONDS = 1.0  # between passes while somebody takes apart whatever we make
-QUIET_SECONDS = 0.5  # after which a change is a new one
+QUIET_SECONDS = 1.0  # after which a disturbance is a new one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,7 @@ class NodeNetwork:
         self._troubles: Sequence[str] = ()
         self._watches: list[RtnlWatch] = []
         self._retry = Backoff(base=0.2, cap=5.0)
+        self._disturbed = False
         self._pace = Backoff(base=GATHER_SECONDS, cap=WORST_PACE_SECONDS)
         self._publisher = Publisher(node_name=config.node_name, client=client, clock=clock, folder=config.run_dir, state=self._state)
         self._test = SelfTest(config=config.overlay, mend=self._wake.set, tell=self._publisher.tell)
@@ -144,7 +145,8 @@ class NodeNetwork:
             watch.start()
 
     def _event(self, message: Message | None) -> None:
-        if not self._wake.is_set() and self._expected.contradicts(message):
+        if not self._disturbed and self._expected.contradicts(message):
+            self._disturbed = True
             self._wake.set()
 
     # the work
@@ -159,19 +161,22 @@ class NodeNetwork:
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
-        last = loop.time()
+        disturbed = loop.time()
         while True:
             await self._wake.wait()
-            if loop.time() - last > QUIET_SECONDS:
+            if loop.time() - disturbed > QUIET_SECONDS:
                 self._pace.forget("")
-            await asyncio.sleep(self._pace.delay(""))
+            await asyncio.sleep(self._pace.delay("") if self._disturbed else GATHER_SECONDS)
             self._wake.clear()
-            await self._reconcile()
+            was, self._disturbed = self._disturbed, False
+            if was:
+                disturbed = loop.time()
+            if await self._reconcile() and was:
+                self._wake.set()  # until a look finds nothing to do: what stood behind something else shows now
             self._pods.use(self._own.ranges)
-            last = loop.time()
 
-    async def _reconcile(self) -> None:
-        """One pass."""
+    async def _reconcile(self) -> int:
+        """One pass. Returns how many things it changed."""
         async with self._lock:
             config, underlay = self._config.overlay, self._addresses.view.underlay()
             own = replace(self._own, plain=self._no_tunnel)
@@ -183,9 +188,12 @@ class NodeNetwork:
             families = tuple(dict.fromkeys(map(family, own.ranges)))
             outcome = await self._thread.run(kernel.reconcile, wanted, config, pods=names, families=families)
             self._expected.reset(wanted, outcome.links, {config.device, *names})
-            await self._pods.mend(set(outcome.links.values()))
+            mended = await self._pods.mend(set(outcome.links.values()))
+            if outcome.anew or mended:
+                self._wake.set()  # what happened to a new link before its neighbours were watched is seen by one more pass
             self._test.update(own, self._peers.values(), self._overlay, underlay, anew=outcome.anew)
         await self._judge(outcome)
+        return outcome.repairs
 
     async def _judge(self, outcome: Outcome) -> None:
         if outcome.no_tunnel and not self._no_tunnel:

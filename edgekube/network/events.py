@@ -12,6 +12,7 @@ from edgekube.network.rtnl import (
     DELLINK,
     DELNEIGH,
     DELROUTE,
+    NEWADDR,
     NEWLINK,
     NEWNEIGH,
     NEWROUTE,
@@ -73,6 +74,9 @@ class Expectation:
             return self._neighbour(message)
         if message.kind in (NEWLINK, DELLINK):
             return self._link(message)
+        if message.kind == NEWADDR:
+            come = address_of(message.body)
+            return come.ifindex in self._ours and ":" not in come.address
         if message.kind == DELADDR:
             gone = address_of(message.body)
             return Local(self._names.get(gone.ifindex, ""), f"{gone.address}/{gone.prefix}") in self._things

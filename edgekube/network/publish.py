@@ -44,27 +44,39 @@ class Publisher:
 
     def __init__(self, *, node_name: str, client: Client, clock: Clock, folder: Path | None, state: Callable[[], State]) -> None:
         self._node_name, self._client, self._clock, self._folder, self._state = node_name, client, clock, folder, state
-        self._news = asyncio.Event()
+        self._report_due, self._conditions_due = asyncio.Event(), asyncio.Event()
 
     def tell(self) -> None:
         """Something has changed."""
-        self._news.set()
+        self._report_due.set()
+        self._conditions_due.set()
 
     async def run(self) -> None:
+        """The file does not wait for a server that is away."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reports(), name="network/report")
+            group.create_task(self._statuses(), name="network/conditions")
+
+    async def _reports(self) -> None:
+        while True:
+            await self._report_due.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._report_due.clear()
+            await self._report(self._state())
+
+    async def _statuses(self) -> None:
         backoff = Backoff(base=1.0, cap=60.0, jitter=0.2)
         while True:
-            await self._news.wait()
+            await self._conditions_due.wait()
             await asyncio.sleep(GATHER_SECONDS)
-            self._news.clear()
-            state = self._state()
-            await self._report(state)
+            self._conditions_due.clear()
             try:
-                await self._conditions(state)
+                await self._conditions(self._state())
                 backoff.forget("")
             except ApiError as error:
                 log.debug("condition of the overlay not written", extra={"error": error.message})
                 await asyncio.sleep(backoff.delay(""))
-                self._news.set()
+                self._conditions_due.set()
 
     async def _report(self, state: State) -> None:
         if self._folder is None:

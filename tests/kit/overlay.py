@@ -245,9 +245,8 @@ def reaches(netns, address, *, seconds=3.0, size=56):
 
 
 @contextlib.contextmanager
-def overlay(count=2, *, dual=False, mtu=1500, underlay="192.168.50.0/24", **config):
+def overlay(count=2, *, dual=False, mtu=1500, underlay6=False, start=True, **config):
     """Hosts with one pod range each, 10.42.N.0/24, at .10, .11, ... of the wire."""
-    prefix = underlay.rsplit(".", 1)[0]
     with contextlib.ExitStack() as stack:
         api = Api()
         stack.callback(api.close)
@@ -256,11 +255,11 @@ def overlay(count=2, *, dual=False, mtu=1500, underlay="192.168.50.0/24", **conf
         hosts = []
         for number in range(count):
             netns = stack.enter_context(ns.namespace())
-            plug(wire, netns, number, f"{prefix}.{10 + number}/24", mtu=mtu)
+            plug(wire, netns, number, f"2001:db8::{10 + number}/64 nodad" if underlay6 else f"192.168.50.{10 + number}/24", mtu=mtu)
             ranges = (f"10.42.{number}.0/24", f"fd42:0:0:{number:x}::/64")[: 2 if dual else 1]
             host = OverlayHost(api, f"n{number}", netns, number, ranges=ranges, config=config)
             stack.callback(host.close)
-            hosts.append(host.start())
+            hosts.append(host.start() if start else host)
         yield OverlayNet(api, wire, hosts)
 
 

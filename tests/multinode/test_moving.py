@@ -68,3 +68,39 @@ def test_an_address_that_comes_late(tmp_path):
         new = f.net.address(f.server.machine)
         within(lambda: address(f) == new, began, "the Node has the address")
         assert trusted(f, new)
+
+
+def pod_ip(f, name):
+    return f.get("pod", name, "-n", "default")["status"]["podIP"]
+
+
+def pinged(f, name, target):
+    """Whether one echo from a pod comes back."""
+    try:
+        return " 0% packet loss" in f.kubectl("exec", "-n", "default", name, "--", "ping", "-c1", "-W1", target, timeout=10)
+    except Exception:
+        return False
+
+
+def test_everybody_moves_to_another_lan():
+    """A server and an agent, pods on both: every machine gets an address of another subnet at once."""
+    with fleet(agents=1) as f:
+        for name, node in (("one", "server"), ("two", "agent-1")):
+            f.apply(pod(name, "sleep 3600", spec=f"nodeName: {node}"), "-n", "default")
+        f.kubectl("wait", "-n", "default", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s")
+        ips = {name: pod_ip(f, name) for name in ("one", "two")}
+        wait_until(lambda: pinged(f, "one", ips["two"]), seconds=5, what="pods of two nodes reach each other")
+        containers = [entry["status"]["containerStatuses"][0]["containerID"] for entry in f.get("pods", "-n", "default")["items"]]
+        f.net.renumber_lan(f.lan, "10.97.0.0/24")
+        began = time.monotonic()
+        for node in f.nodes():
+            new = f.net.address(node.machine)
+            within(lambda node=node, new=new: address(f, node.name) == new, began, f"{node.name} has its new address")
+            within(lambda node=node: f.condition(node.name) == "True", began, f"{node.name} is Ready")
+        within(lambda: pinged(f, "one", ips["two"]), began, "pods reach each other again")
+        print(f"all moved in {time.monotonic() - began:.1f} s")
+        after = f.get("pods", "-n", "default")["items"]
+        assert [entry["status"]["containerStatuses"][0]["containerID"] for entry in after] == containers
+        assert {entry["metadata"]["name"]: entry["status"]["podIP"] for entry in after} == ips
+        line = f"server {f.net.address(f.server.machine)}: Passed"
+        wait_until(lambda: line in f.agents[0].edgekube("check", "--network", check=False), seconds=10, what=line)

@@ -65,12 +65,13 @@ def until_reason(host, reason, seconds=20):
 
 
 def report(host):
-    return json.loads((host.run_dir / "network.json").read_text())
+    path = host.run_dir / "network.json"
+    return json.loads(path.read_text()) if path.exists() else {"peers": []}
 
 
 def until_reported(host, reason, seconds=20):
     deadline = time.monotonic() + seconds
-    while report(host)["peers"][0]["reason"] != reason:
+    while [peer["reason"] for peer in report(host)["peers"]] != [reason]:
         assert time.monotonic() < deadline, report(host)
         time.sleep(0.05)
 

@@ -1,0 +1,128 @@
+"""The overlay in its other forms: both families, plain routes, a kernel without VXLAN, a node that is removed."""
+
+import asyncio
+import json
+
+import pytest
+
+from edgekube.network import kernel
+from edgekube.network.component import remove_network
+from tests.kit import netns as ns
+from tests.kit.overlay import overlay, ping, reaches
+from tests.kit.requires import needs
+from tests.multinode.test_overlay import gone, settled
+from tests.multinode.test_selftest import until_reason, until_reported
+
+pytestmark = needs("root", "netns", "busybox")
+
+
+def fill(net):
+    here, there = (host.add_pod() for host in net.hosts[:2])
+    return here, there, net.hosts[1].pods[there]
+
+
+def test_both_families():
+    with overlay(2, dual=True) as net:
+        one, _ = net.hosts
+        here, _, targets = fill(net)
+        assert [":" in target for target in targets] == [False, True]
+        for target in targets:
+            reaches(here, target)
+        assert ping(here, targets[1], size=1450 - 48)
+        for act in ("ip -6 route del fd42:0:0:1::/64", f"ip link del {one.device}", "ip -6 addr del fd42::1/128 dev lo"):
+            one.sh(act)
+            for target in targets:
+                reaches(here, target)
+        one.sh("ip -6 route add fd42:0:0:9::/64 dev " + one.device)
+        gone(one, "ip -6 route show fd42:0:0:9::/64")
+
+
+def test_an_ipv6_underlay():
+    with overlay(2, dual=True, underlay6=True) as net:
+        here, _, targets = fill(net)
+        for target in targets:
+            reaches(here, target)
+        assert "mtu 1430" in net.hosts[0].sh(f"ip link show {net.hosts[0].device}")
+        until_reason(net.hosts[0], "PathsTested")
+
+
+def test_plain_routes_within_a_lan():
+    with overlay(2, backend="host-gw") as net:
+        one, two = net.hosts
+        here, _, (target,) = fill(net)
+        reaches(here, target)
+        assert ping(here, target, size=1500 - 28)
+        assert two.device not in two.sh("ip -o link")
+        until_reason(one, "PathsTested")
+        for act in ("ip route del 10.42.1.0/24", "ip link set eth0 down; ip link set eth0 up", "ip addr flush dev eth0; ip addr add 192.168.50.55/24 dev eth0"):
+            one.sh(act)
+            reaches(here, target)
+        two.sh("ip addr flush dev eth0; ip addr add 192.168.50.66/24 dev eth0")
+        reaches(here, target)
+        settled(lambda: "via 192.168.50.66" in one.sh("ip route show 10.42.1.0/24"))
+
+
+def test_plain_routes_and_a_node_elsewhere():
+    """A peer in another subnet goes through the tunnel; both kinds side by side."""
+    with overlay(3, backend="host-gw") as net:
+        here, _, (near,) = fill(net)
+        far = net.hosts[2]
+        far.sh("ip addr flush dev eth0; ip addr add 172.20.0.2/24 dev eth0; ip route add default via 172.20.0.1")
+        ns.inside(net.wire, "ip addr add 172.20.0.1/24 dev br0; ip addr add 192.168.50.1/24 dev br0; sysctl -qw net.ipv4.ip_forward=1")
+        for host in net.hosts[:2]:
+            host.sh("ip route add default via 192.168.50.1")
+        pod = far.add_pod()
+        (target,) = far.pods[pod]
+        reaches(here, near)
+        reaches(here, target)
+        routes = {entry["dst"]: entry["dev"] for entry in json.loads(net.hosts[0].sh("ip -j route"))}
+        assert (routes["10.42.1.0/24"], routes["10.42.2.0/24"]) == ("eth0", net.hosts[0].device)
+
+
+def test_a_kernel_without_vxlan(monkeypatch):
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    make, lacking = kernel._create, []
+
+    def refuse(route, device, families):
+        if device.name in lacking:
+            raise NetlinkError(95)
+        make(route, device, families)
+
+    monkeypatch.setattr(kernel, "_create", refuse)
+    with overlay(2) as net:
+        one, two = net.hosts
+        until_reported(one, "Passed")
+        lacking.append(one.device)
+        one.sh(f"ip link del {one.device}")
+        settled(lambda: "dev eth0" in two.sh("ip route show 10.42.0.0/24"), 5)
+        here, _, (target,) = fill(net)
+        reaches(here, target)
+        one.sh("ip addr flush dev eth0; ip addr add 172.20.0.2/24 dev eth0")
+        assert "no VXLAN" in until_reason(one, "Refused")["message"]
+        lacking.clear()
+        one.stop()
+        one.sh("ip addr flush dev eth0; ip addr add 192.168.50.10/24 dev eth0")
+        one.start()
+        until_reported(one, "Passed")
+        settled(lambda: one.device in one.sh("ip -o link"), 5)
+
+
+def everything(host):
+    return [host.sh(command) for command in ("ip -o link | grep -v veth", "ip route", "ip -6 route | sort", "ip -o addr", "ip neigh show nud permanent")]
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_a_node_that_is_removed_leaves_nothing(dual):
+    with overlay(2, dual=dual, start=False) as net:
+        one = net.hosts[0]
+        before = everything(one)
+        for host in net.hosts:
+            host.start()
+        here, _, targets = fill(net)
+        for target in targets:
+            reaches(here, target)
+        one.stop()
+        ns.call_inside(one.netns, lambda: asyncio.run(remove_network(one.instance)))
+        ns.call_inside(one.netns, lambda: asyncio.run(remove_network(one.instance)))
+        assert everything(one) == before

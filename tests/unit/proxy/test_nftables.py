@@ -8,6 +8,8 @@ from edgekube.proxy.backend import Node
 from edgekube.proxy.model import ANY4, Endpoint, Front, Target, changes
 from edgekube.proxy.nftables import NftablesBackend, remove_tables
 from tests.kit import netns as ns
+from tests.kit.cluster import wait_until
+from tests.kit.proxyhost import proxy_host
 from tests.kit.requires import needs
 
 pytestmark = needs("root", "netns", "nft")
@@ -135,3 +137,34 @@ def test_without_ipv6_ranges_there_is_no_ipv6_table():
         backend.close()
 
     in_namespace(scenario)
+
+
+def test_packets_and_timeouts_are_no_news():
+    """Clients that are remembered, and forgotten again, do not make the rules be written again."""
+    noticed = []
+
+    async def made():
+        backend = NftablesBackend(NODE)
+        backend.watch(lambda: noticed.append(True))
+        await backend.replace(to("10.42.0.11", "10.42.0.12", affinity_seconds=1))
+        return backend
+
+    async def turn():
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def close():
+        backend.close()
+
+    with proxy_host() as host:
+        backend = host.do(made)
+        for where in ("host", "one", "outside"):
+            host.ask(where, SERVICE.address, SERVICE.port)
+        assert "expires" in host.run("nft list table ip edgekube_test")
+        wait_until(lambda: "expires" not in host.run("nft list table ip edgekube_test"), seconds=10)
+        host.do(turn)
+        assert noticed == []
+        host.run("nft flush chain ip edgekube_test post")
+        host.do(turn)
+        assert noticed
+        host.do(close)

@@ -73,6 +73,7 @@ class Settings:
     disable_agent: bool = setting(False, "run only the control plane, no node", role="server")
     proxy_health_port: int = setting(10256, "port of the service proxy's /healthz; 0 for none")
     kubelet_port: int = setting(10250, "port of the kubelet's API")
+    static_pod_path: str = setting("", "folder of static pods (default: manifests/static in the data directory)")
     max_pods: int = setting(110, "pods this node takes")
     eviction_hard_memory: str = setting("100Mi", "free memory below which pods are evicted")
     container_log_max_size: str = setting("10Mi", "size at which a container's log is rotated")

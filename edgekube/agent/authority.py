@@ -9,11 +9,10 @@ import contextlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from edgekube import __version__
-from edgekube.agent.dial import parse_address
+from edgekube.agent.dial import parse_address, parse_date
 from edgekube.lib.mux import words
 from edgekube.lib.tlsclock import OutOfDate
 
@@ -38,7 +37,7 @@ async def ask(server: str, *, timeout: float, context: ssl.SSLContext | None = N
     status, headers, body = await fetch(server, "/cacerts", context=context or _trusting(), timeout=timeout)
     if status != 200 or _CERTIFICATE not in body:
         raise Unreachable(f"it is no edgekube server (its answer to /cacerts was {status})")
-    return Found(body, _date(headers.get("date", "")))
+    return Found(body, parse_date(headers.get("date", "")))
 
 
 async def fetch(
@@ -84,10 +83,3 @@ async def _exchange(host: str, port: int, path: str, context: ssl.SSLContext, se
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(1):
                 await writer.wait_closed()
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        return parsedate_to_datetime(text).astimezone(UTC)
-    except ValueError:
-        return None

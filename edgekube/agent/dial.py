@@ -12,6 +12,8 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -37,12 +39,13 @@ class Address(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Dialed:
     """A tunnel that is open. `servers`: where the server says it can be reached. `rest()`: what has come through it until now; to be asked
-    in the moment when another protocol takes over, so that nothing is lost in between."""
+    in the moment when another protocol takes over, so that nothing is lost in between. `date`: the server's clock."""
 
     address: Address
     transport: asyncio.Transport
     rest: Callable[[], bytes]
     servers: Sequence[Address]
+    date: datetime | None = None
 
 
 class DialFailed(Exception):
@@ -90,6 +93,14 @@ def is_gone(sockname: Any) -> bool:
     return False
 
 
+def parse_date(text: str) -> datetime | None:
+    """The Date header of an answer; None if there is none, or none that can be read."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 async def dial(address: Address, tls: ssl.SSLContext, *, timeout: float) -> Dialed:
     """`address.host` must be an address. Raises DialFailed."""
     loop = asyncio.get_running_loop()
@@ -108,7 +119,8 @@ async def dial(address: Address, tls: ssl.SSLContext, *, timeout: float) -> Dial
             )
             head = await upgrade.answered()
             found, transport = transport, None
-            return Dialed(address, found, upgrade.rest, parse_addresses(head.get(words.SERVERS_HEADER.lower(), "")))
+            servers = parse_addresses(head.get(words.SERVERS_HEADER.lower(), ""))
+            return Dialed(address, found, upgrade.rest, servers, parse_date(head.get("date", "")))
     except TimeoutError:
         raise DialFailed("no answer in time") from None
     except ssl.SSLCertVerificationError as error:

@@ -82,4 +82,4 @@ class Discovery:
 
 def addresses_of(message: where.Message, source: Source) -> list[Address]:
     """Where the message came from, and what it says: numbers only, a stranger's word is no reason to ask a name server."""
-    return [Address(each, message.port) for each in unique((str(source.address[0]), *message.addresses[:MOST])) if is_literal(each)]
+    return [Address(each, message.port) for each in unique((source.host, *message.addresses[:MOST])) if is_literal(each)]

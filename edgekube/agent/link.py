@@ -14,6 +14,7 @@ import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ class Link:
         self._trouble, self._since, self._brief = "", 0.0, 0
         self._watchers: list[Callable[[bool], None]] = []
         self._refusals: list[Callable[[int, str], None]] = []
+        self._dates: list[Callable[[datetime], None]] = []
         self._resolve = Resolver()
         self.generation = 0  # client.http.Way: which connection to open streams on
 
@@ -110,6 +112,10 @@ class Link:
     def on_refusal(self, watcher: Callable[[int, str], None]) -> None:
         """`watcher` is told the status and the reason whenever a server that is there does not take us."""
         self._refusals.append(watcher)
+
+    def on_date(self, watcher: Callable[[datetime], None]) -> None:
+        """`watcher` is told what time it is at the server, whenever a connection to one is there."""
+        self._dates.append(watcher)
 
     def open(self, kind: str, label: str, protocol: asyncio.Protocol) -> Stream:
         """A stream to the server. Raises SessionClosed at once while there is no connection."""
@@ -242,6 +248,9 @@ class Link:
         self._open.add(session)
         session.closed.add_done_callback(partial(self._closed, session))
         self._servers.told(dialed.servers)
+        if dialed.date is not None:
+            for watcher in self._dates:
+                watcher(dialed.date)
         self._session, self._swap, self._trouble, self._since = session, False, "", self._clock.monotonic()
         self._attempted.set()
         self._local = dialed.transport.get_extra_info("sockname")

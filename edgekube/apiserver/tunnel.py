@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.utils import format_datetime
 
 from edgekube.apiserver.connection import CERTIFICATE
 from edgekube.apiserver.identity import PeerCertificate
@@ -125,6 +126,7 @@ class Tunnels:
         tunnel = _Tunnel(certificate.common_name.removeprefix(NODE_PREFIX), session, peer[0] if isinstance(peer, tuple) else "")
         lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {words.PROTOCOL}"]
         lines.append(f"{words.SERVERS_HEADER}: {','.join(self._addresses())}")
+        lines.append(f"Date: {format_datetime(self._clock.now(), usegmt=True)}")  # for machines that woke up in the past
         transport.write("\r\n".join([*lines, "", ""]).encode())
         self._added(tunnel)
         try:

@@ -12,6 +12,8 @@ import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from edgekube.agent import settings as cluster
@@ -35,6 +37,7 @@ from edgekube.config import Settings, with_shared
 from edgekube.errors import ApiError
 from edgekube.kubelet.machine import read_machine
 from edgekube.lib.backoff import Backoff
+from edgekube.lib.clock import rfc3339
 from edgekube.lib.mux import Stream, words
 from edgekube.lib.sealed import FileKey, SealedLog
 from edgekube.lib.supervise import Component, supervise
@@ -150,9 +153,17 @@ def parts(agent: Agent, link: Link, servers: Servers) -> Sequence[Component]:
     )
     certificates = NodeCertificates(config=config, client=agent.client, clock=agent.clock)
     link.on_refusal(certificates.refused)
+    link.on_date(partial(_learn_time, agent.clock))
     agent.door.moved += [link.kick, certificates.kick]
     time = TimeKeeper(clock=agent.clock, client=agent.client, node_name=agent.identity.name, on_jump=(certificates.kick, link.kick))
     return (link, agent.remembered, NodeOfCluster(agent), certificates, time)
+
+
+def _learn_time(clock: FlooredClock, moment: datetime) -> None:
+    """From a server, but only for a machine that woke up in the past: one whose clock runs need not follow that of another."""
+    if clock.behind > timedelta(0) and moment > clock.now():
+        log.info("time learnt from the server", extra={"now": rfc3339(moment)})
+        clock.raise_floor(moment)
 
 
 class NodeOfCluster:

@@ -198,6 +198,7 @@ def _kubelet_config(host: Host) -> KubeletConfig:
         node_labels=settings.node_labels,
         node_taints=settings.node_taints,
         eviction_memory=quantity.value(settings.eviction_hard_memory),
+        static_pods=Path(settings.static_pod_path) if settings.static_pod_path else None,
         lease_seconds=settings.lease_seconds,
         lease_renew_seconds=settings.lease_seconds / 4 if host.server is None else _renew_seconds(settings),
         fence_seconds=0 if host.server is None else settings.fence_after_seconds,

@@ -215,6 +215,7 @@ class ShadowClient:
             raise
         if note:
             self._store.set_note(note, None)
+            self._store.learn(kind, meta.item_of(kind, meta.encode(answer), int(answer["metadata"]["resourceVersion"]), answer))
         return answer
 
     async def patch(

@@ -151,8 +151,15 @@ class ShadowStore:
         if picture is None or revision <= picture.revision:
             return
         picture.revision = revision
-        if key.name:
+        known = picture.found.get(key)
+        if key.name and not (item is not None and isinstance(known, Item) and _newer(known, item)):
             self._set(picture, key, item)
+
+    def learn(self, kind: Kind, item: Item) -> None:
+        """A version that the server has answered to our own write: its event may come too late to be remembered."""
+        for picture in self._pictures.values():
+            if picture.source.kind == kind and (known := picture.item(item.key)) is not None and _newer(item, known):
+                self._set(picture, item.key, item)
 
     def _set(self, picture: Picture, key: Key, item: Item | None) -> None:
         old = picture.raw(key)
@@ -223,6 +230,11 @@ class ShadowStore:
             return picture.raw(Key(namespace, name))
         known = (loaded or {}).get(Key(namespace, name))
         return known if isinstance(known, bytes) else None
+
+
+def _newer(one: Item, other: Item) -> bool:
+    """Of the same object."""
+    return one.uid == other.uid and one.revision > other.revision
 
 
 def _mark_of(source: Source) -> str:

@@ -40,6 +40,7 @@ from edgekube.kubelet.reporter import Reporter
 from edgekube.kubelet.runtime.cgroups import Limits, shares_of
 from edgekube.kubelet.runtime.protocol import PodNetwork, Runtime, RuntimeFailure, Sandbox
 from edgekube.kubelet.server.protocol import KnownPod
+from edgekube.kubelet.static.pods import StaticPods, Workers
 from edgekube.kubelet.volumes.manager import Volumes
 from edgekube.kubelet.volumes.tokens import Tokens
 from edgekube.kubelet.worker import Failure, PodWorker
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 RUNTIME_RETRY = 0.5
 RUNTIME_PATIENCE = 20.0  # after that the component counts as ready: the node itself says what is wrong
+ALONE_PATIENCE = 4.0  # the same without a server: nothing may be remembered, static pods run all the same
 
 
 class KubeletComponent:
@@ -118,6 +120,12 @@ class KubeletComponent:
             may_run=self._fence.may_run if self._fence else may_run,
             must_end=self._fence.must_end if self._fence else lambda _pod: None,
         )
+        self._static = StaticPods(
+            node=self._node,
+            client=client,
+            cache=self._cache,
+            workers=Workers(add=self._add, all=lambda: self._workers, unclaimed=lambda: self._sandboxes),
+        )
         self._workers: dict[str, PodWorker] = {}
         self._demands = Demands()
         self._sharing = False
@@ -143,9 +151,10 @@ class KubeletComponent:
                     group.create_task(self._reporter.run(), name="kubelet/status")
                     group.create_task(self._cache.run(), name="kubelet/cache")
                     group.create_task(self._adopt(), name="kubelet/adopt")
+                    group.create_task(self._static.run(), name="kubelet/static")
                     await registered.wait()
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(RUNTIME_PATIENCE):
+                        async with asyncio.timeout(ALONE_PATIENCE if self._agent.silent else RUNTIME_PATIENCE):
                             await self._adopted.wait()
                     ready.set()
                     await asyncio.Event().wait()
@@ -166,9 +175,10 @@ class KubeletComponent:
             except RuntimeFailure as error:
                 log.debug("runtime not there yet", extra={"error": str(error)})
                 await asyncio.sleep(RUNTIME_RETRY)
+        self._scope.spawn(self._static.start(), name="static")
         await self._cache.wait_synced()
         for item in self._cache.list(POD):
-            self._add(item.decode())
+            self._changed(None, item)
         self._cache.on_change(POD, self._changed)
         self._cache.on_change(NODE, self._node_changed)
         self._adopted.set()
@@ -192,6 +202,7 @@ class KubeletComponent:
             self._agent.gone()
         elif new.revision:  # else remembered
             self._agent.seen(new.decode())
+            self._static.mirrors.kick()
 
     def _renewed(self, sent: float, lease: Obj) -> None:
         if self._fence is not None:
@@ -218,6 +229,8 @@ class KubeletComponent:
     # pods
 
     def _changed(self, old: Item | None, new: Item | None) -> None:
+        if any(item is not None and self._static.shows(item) for item in (old, new)):
+            return
         if old is not None and (new is None or new.uid != old.uid) and (worker := self._workers.get(old.uid)) is not None:
             worker.gone()
         if new is None:
@@ -259,6 +272,7 @@ class KubeletComponent:
     async def _run_worker(self, worker: PodWorker) -> None:
         await worker.run()
         self._workers.pop(worker.uid, None)
+        self._static.sync()
         self._demands.drop(worker.uid)
         self._share_soon()
         if self._fence is not None and nodeloss.fenced(worker.pod):

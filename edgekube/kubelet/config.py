@@ -30,6 +30,12 @@ class KubeletConfig:
     node_status_seconds: float = 300.0
     fence_seconds: float = 0.0  # what the Node promises: see fence.py; 0: nothing
 
+    static_pods: Path | None = None  # folder of static pods; None: <data_dir>/manifests/static
+
+    @property
+    def static_dir(self) -> Path:
+        return self.static_pods or self.data_dir / "manifests" / "static"
+
     @property
     def pods_dir(self) -> Path:
         return self.data_dir / "pods"

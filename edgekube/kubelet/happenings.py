@@ -1,6 +1,6 @@
 """Events about pods and their containers, in upstream's words, through the recorder."""
 
-from edgekube.api.catalog import POD
+from edgekube.api.catalog import NODE, POD
 from edgekube.api.types import Obj
 from edgekube.client.recorder import NORMAL, WARNING, Recorder, reference
 from edgekube.kubelet import podspec
@@ -14,6 +14,9 @@ class PodEvents:
 
     def pod(self, pod: Obj, reason: str, message: str, *, warning: bool = False) -> None:
         self._recorder.event(reference(pod, POD), WARNING if warning else NORMAL, reason, message)
+
+    def node(self, node: Obj, reason: str, message: str, *, warning: bool = False) -> None:
+        self._recorder.event(reference(node, NODE), WARNING if warning else NORMAL, reason, message)
 
     def container(self, pod: Obj, name: str, reason: str, message: str, *, warning: bool = False) -> None:
         self._recorder.event(reference(pod, POD, _field_path(pod, name)), WARNING if warning else NORMAL, reason, message)

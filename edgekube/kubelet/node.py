@@ -69,6 +69,11 @@ class NodeAgent:
         """The Node as last seen."""
         return self._node
 
+    @property
+    def silent(self) -> bool:
+        """The last beat did not reach the API."""
+        return self._silent
+
     def allocatable(self) -> dict[str, str]:
         return nodestatus.allocatable(self._config, self._machine, self._disk)
 

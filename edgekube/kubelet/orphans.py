@@ -42,6 +42,11 @@ async def _sweep(node: NodeContext, known: Collection[str]) -> bool:
     return all(results)
 
 
+async def remove_pod(node: NodeContext, uid: str) -> bool:
+    """All of one pod; whether nothing is left."""
+    return await _remove(node, uid, list(await node.runtime.containers(uid)))
+
+
 async def _remove(node: NodeContext, uid: str, containers: Sequence[ContainerInfo]) -> bool:
     log.info("removing a pod nobody knows", extra={"uid": uid})
     await asyncio.gather(*(node.runtime.stop(info.id, float(info.labels.get(GRACE_LABEL, GRACE))) for info in containers))

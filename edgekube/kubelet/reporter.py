@@ -14,6 +14,7 @@ from edgekube.api.catalog import POD
 from edgekube.api.types import Obj
 from edgekube.client.protocol import Client
 from edgekube.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
+from edgekube.kubelet.static.manifest import is_static
 from edgekube.kubelet.status import OURS
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.queue import WorkQueue
@@ -29,6 +30,7 @@ class _Entry:
     status: Obj | None = None  # what it should be; None: nothing to say
     delete: bool = False
     written: Obj | None = None  # what the API is known to have from us
+    shown: bool = True  # False: a static pod without a mirror, nobody to tell it to
 
 
 class Reporter:
@@ -52,7 +54,24 @@ class Reporter:
         pods of a node that was silent as not ready."""
         uid = pod["metadata"]["uid"]
         entry = self._entries.get(uid)
-        if entry is None or _revision(pod) < _revision(entry.pod):
+        if entry is not None:
+            self._seen(uid, entry, pod)
+
+    def mirror(self, uid: str, mirror: Obj | None) -> None:
+        """The pod in the API that shows the status of this static pod, or none does. A new one knows nothing of it yet."""
+        if mirror is None:
+            if (known := self._entries.get(uid)) is not None:
+                known.shown = False
+            return
+        entry = self._entries.setdefault(uid, _Entry(mirror, shown=False))
+        if entry.shown and entry.pod["metadata"]["uid"] == mirror["metadata"]["uid"]:
+            self._seen(uid, entry, mirror)
+            return
+        entry.pod, entry.written, entry.shown = mirror, None, True
+        self._queue.add(uid)
+
+    def _seen(self, uid: str, entry: _Entry, pod: Obj) -> None:
+        if _revision(pod) < _revision(entry.pod):
             return
         entry.pod = pod
         if entry.written is None or entry.written is not entry.status:
@@ -65,7 +84,7 @@ class Reporter:
     def report(self, pod: Obj, status: Obj) -> None:
         """Make the API show `status`."""
         uid = pod["metadata"]["uid"]
-        entry = self._entries.setdefault(uid, _Entry(pod))
+        entry = self._entries.setdefault(uid, _Entry(pod, shown=not is_static(pod)))
         entry.status = status
         if entry.written is None or not same(entry.written, status):
             self._queue.add(uid)
@@ -123,7 +142,7 @@ class Reporter:
 
     async def _write(self, uid: str) -> None:
         entry = self._entries.get(uid)
-        if entry is None:
+        if entry is None or not entry.shown:
             return
         status = entry.status
         if status is not None and (entry.written is None or not same(entry.written, status)):
@@ -141,10 +160,11 @@ class Reporter:
     async def _update(self, entry: _Entry, uid: str, status: Obj) -> bool:
         """False: this pod is no longer the one in the API."""
         base = entry.pod
+        known = base["metadata"]["uid"]
         for _ in range(5):
             if "resourceVersion" not in base["metadata"]:  # remembered, with a status the API may not have (client/shadow.py)
                 base = await self._client.get(POD, base["metadata"]["name"], base["metadata"]["namespace"])
-                if base["metadata"]["uid"] != uid:
+                if base["metadata"]["uid"] != known:
                     entry.written, entry.delete = status, False
                     return False
             merged = merge_status(base.get("status") or {}, status)
@@ -155,7 +175,7 @@ class Reporter:
                 answer = await self._client.update(POD, {**base, "status": merged}, subresource="status")
             except Conflict:
                 base = await self._client.get(POD, base["metadata"]["name"], base["metadata"]["namespace"])
-                if base["metadata"]["uid"] != uid:
+                if base["metadata"]["uid"] != known:
                     entry.written, entry.delete = status, False
                     return False
                 entry.pod = base

@@ -40,6 +40,15 @@ class Source(NamedTuple):
     interface: int
     socket: socket.socket
 
+    @property
+    def host(self) -> str:
+        """Its address; one that holds only on a link names the link."""
+        host = str(self.address[0])
+        if self.socket.family == socket.AF_INET6 and host.startswith("fe80:") and "%" not in host:
+            with contextlib.suppress(OSError):
+                return f"{host}%{socket.if_indextoname(self.interface)}"
+        return host
+
     def answer(self, data: bytes) -> None:
         """On the interface on which it came; lost is lost."""
         with contextlib.suppress(OSError):

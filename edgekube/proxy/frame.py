@@ -10,6 +10,7 @@ import re
 
 MASQUERADE_BIT = 0x4000
 DROP = 0x3FFFFFFF  # the mark of a front that drops
+TAG = 0x45000000  # in the mark that carries an endpoint's number through one chain; it is gone before anybody routes by marks
 
 NO_MASQUERADE = {"ip": ("224.0.0.0/4",), "ip6": ("ff00::/8", "fe80::/10")}
 
@@ -41,6 +42,8 @@ add chain FAMILY {t} refuse
 add chain FAMILY {t} pre {{ type nat hook prerouting priority -100 ; policy accept ; }}
 add chain FAMILY {t} out {{ type nat hook output priority -100 ; policy accept ; }}
 add chain FAMILY {t} post {{ type nat hook postrouting priority 100 ; policy accept ; }}
+add chain FAMILY {t} unmark_pre {{ type filter hook prerouting priority -99 ; policy accept ; }}
+add chain FAMILY {t} unmark_out {{ type filter hook output priority -99 ; policy accept ; }}
 add chain FAMILY {t} spoof {{ type filter hook prerouting priority -150 ; policy accept ; }}
 add chain FAMILY {t} guard_input {{ type filter hook input priority -10 ; policy accept ; }}
 add chain FAMILY {t} guard_forward {{ type filter hook forward priority -10 ; policy accept ; }}
@@ -66,6 +69,8 @@ add rule FAMILY {t} dispatch meta mark vmap @shapes
 add element FAMILY {t} shapes {{ {drop:#x} : drop }}
 add rule FAMILY {t} pre jump translate
 add rule FAMILY {t} out jump translate
+add rule FAMILY {t} unmark_pre meta mark and 0xff000000 == {tag:#x} meta mark set 0x0
+add rule FAMILY {t} unmark_out meta mark and 0xff000000 == {tag:#x} meta mark set 0x0
 add rule FAMILY {t} post ct status dnat FAMILY saddr . FAMILY daddr @loops masquerade
 LOOPBACK_POSTadd rule FAMILY {t} post ct mark and {bit:#x} == {bit:#x} ct status dnat FAMILY daddr . FAMILY daddr != @loops masquerade
 add rule FAMILY {t} post ct status dnat ct original FAMILY daddr {services} FAMILY saddr != {pods} masquerade

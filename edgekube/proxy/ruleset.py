@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgekube.proxy.frame import DROP, FRAME, MASQUERADE_BIT, NO_MASQUERADE
+from edgekube.proxy.frame import DROP, FRAME, MASQUERADE_BIT, NO_MASQUERADE, TAG
 from edgekube.proxy.model import Endpoint, Front, Target, Targets
 
 _MOST = (1 << 14) - 2  # endpoints of one front that are used
@@ -93,7 +93,7 @@ def _key(front: Front) -> str:
 def _spread(key: str, target: Target, into: dict[str, str]) -> None:
     """Those for everybody first, then those for clients in the cluster."""
     for index, endpoint in enumerate((*target.endpoints[:_MOST], *target.inside[:_MOST])):
-        into[f"{key} . {index:#x}"] = f"{endpoint.address} . {endpoint.port}"
+        into[f"{key} . {TAG + index:#x}"] = f"{endpoint.address} . {endpoint.port}"
 
 
 def _shape(front: Front, target: Target) -> str:
@@ -119,12 +119,12 @@ def _shape_chain(frame: Frame, name: str) -> Iterable[str]:
     tail = f"dnat {frame.family} to {key}"
     mark = f"{_MASQUERADE} " if "m" in name else ""
     if inner:
-        pick = f"meta mark set numgen random mod {inner} offset {outer} {tail}"
+        pick = f"meta mark set numgen random mod {inner} offset {TAG + int(outer)} {tail}"
         yield f"{rule} {frame.family} saddr {frame.pods} meta l4proto {{ tcp, udp }} {pick}"
         yield f"{rule} fib saddr type local meta l4proto {{ tcp, udp }} {_MASQUERADE} {pick}"
     yield f"add element {frame.at} shapes {{ {_mark(name):#x} : goto {name} }}"
     if int(outer):
-        yield f"{rule} meta l4proto {{ tcp, udp }} {mark}meta mark set numgen random mod {outer} {tail}"
+        yield f"{rule} meta l4proto {{ tcp, udp }} {mark}meta mark set numgen random mod {outer} offset {TAG} {tail}"
     else:
         yield f"{rule} drop"
 
@@ -175,7 +175,9 @@ def whole(frame: Frame, wanted: Tables, *, leftovers: Iterable[str] = ()) -> str
     """The complete table in one transaction. `leftovers` are commands that remove what an earlier run left and nothing wants."""
     spared = ", ".join((frame.pods, *NO_MASQUERADE[frame.family]))
     lines = [
-        FRAME[frame.family].format(t=frame.table, bit=MASQUERADE_BIT, pods=frame.pods, services=frame.services, spared=spared, drop=DROP)
+        FRAME[frame.family].format(
+            t=frame.table, bit=MASQUERADE_BIT, pods=frame.pods, services=frame.services, spared=spared, drop=DROP, tag=TAG
+        )
     ]
     lines += _sets(frame, wanted.sets)
     for name in sorted(wanted.shapes):

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from tests.kit.agentlink import agent_link, credential
+from tests.kit.agentlink import agent_link, credential, pin
 
 MB = 1024 * 1024
 PIECE = b"x" * 65536
@@ -36,7 +36,7 @@ async def _serve(pipe):
         direct = await _bare(live)
         for number in range(200):
             await live.client.create(NODE, {"metadata": {"name": f"node-{number}", "annotations": {"a": "x" * 2000}}})
-        pipe.send((live.port, direct, str(live.folder), str(live.pki.ca), str(live.pki.authority)))
+        pipe.send((live.port, direct, str(live.folder), str(live.pki.ca), str(live.pki.authority), str(live.pki.admin)))
         while True:
             command, *rest = await asyncio.to_thread(pipe.recv)
             if command == "stop":
@@ -148,21 +148,36 @@ async def gets(client, count, at_once):
     return times, len(times) / (time.perf_counter() - began)
 
 
+def connection_to(found):
+    """What agent_link needs to know of a server in another process; and the port of the floor."""
+    from edgekube.client.http import HttpClient, HttpConfig
+
+    port, bare, folder, ca, authority, admin = found
+    client = HttpClient(HttpConfig(server=f"https://127.0.0.1:{port}", ca_file=Path(ca), cert_file=Path(admin)))
+    live = SimpleNamespace(port=port, folder=Path(folder), client=client, pki=SimpleNamespace(ca=Path(ca), authority=Path(authority)))
+    return live, bare
+
+
+async def joined(live, name):
+    """A credential that the server accepts."""
+    own = credential(live.folder, live.pki.authority, name)
+    await pin(live.client, name, own)
+    return own
+
+
 async def measure(options, ask, found):
     from edgekube.api.catalog import NODE
     from edgekube.client.http import HttpClient, HttpConfig
 
-    port, bare, folder, ca, authority = found
-    live = SimpleNamespace(port=port, folder=Path(folder), pki=SimpleNamespace(ca=Path(ca), authority=Path(authority)))
-    own = credential(live.folder, live.pki.authority, "edge-0")
-
+    live, bare = connection_to(found)
     def show(what, direct, tunnel, unit, *, more_is_better=False):
         ratio = tunnel / direct if more_is_better else direct / tunnel
         print(f"{what:<52}{direct:>11,.2f}{tunnel:>11,.2f} {unit:<6} ratio {ratio:.2f}", flush=True)
 
     print(f"{'measurement':<52}{'direct':>11}{'tunnel':>11}   ({os.cpu_count()} cores)")
-    config = HttpConfig(server=f"https://127.0.0.1:{port}", ca_file=live.pki.ca, cert_file=own)
-    async with agent_link(live, "edge-0", own=own, serve=swallow) as agent, HttpClient(config) as direct:
+    own = await joined(live, "edge-0")
+    config = HttpConfig(server=f"https://127.0.0.1:{live.port}", ca_file=live.pki.ca, cert_file=own)
+    async with live.client, agent_link(live, "edge-0", own=own, serve=swallow) as agent, HttpClient(config) as direct:
         for client in (direct, agent.client):
             await gets(client, 500, 10)
         pairs = [[], []]
@@ -181,7 +196,7 @@ async def measure(options, ask, found):
         show(f"LIST of {len(body) / 1e6:.1f} MB", *map(statistics.median, lists), "ms")
         await streams(options, ask, live, bare, agent, show)
         await beside_bulk(ask, agent, NODE)
-    await memory(options, ask, live, NODE)
+        await memory(options, ask, live, NODE)
 
 
 async def streams(options, ask, live, bare, agent, show):

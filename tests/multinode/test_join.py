@@ -229,6 +229,12 @@ def test_a_machine_that_woke_up_in_1970_learns_the_time(f):
     offset.write_text(str(-time.time()))
     agent.start(f"--token={f.token()}", f"--test-clock-offset-file={offset}")
     f.ready(agent)
-    floor = parse_rfc3339((agent.data / "time-floor").read_text().strip())
-    assert abs(floor.timestamp() - time.time()) < 120
+    file = agent.data / "time-floor"
+    assert abs(parse_rfc3339(file.read_text().strip()).timestamp() - time.time()) < 120
+    agent.stop()
+    file.write_text("2026-02-01T00:00:00Z\n")  # it was off for most of a year
+    start = agent.log.stat().st_size
+    agent.start(f"--test-clock-offset-file={offset}")
+    agent.says("time learnt from the server", offset=start)
+    wait_until(lambda: abs(parse_rfc3339(file.read_text().strip()).timestamp() - time.time()) < 120)
     agent.stop()

@@ -58,11 +58,23 @@ def test_a_server_that_is_killed_and_comes_back_has_its_agent_at_once(own):
     assert reaches(own)
 
 
+def test_what_is_long_passes_whole_in_both_directions(own):
+    size = 64 << 20
+    assert own.kubectl("exec", "web", "--", "sh", "-c", f"dd if=/dev/zero bs=64k count={size >> 16} 2>/dev/null | wc -c").strip() == str(size)
+    out = own.server.machine.base / "out"
+    argv = " ".join(own._kubectl(own.server, "exec", "web", "--", "dd", "if=/dev/zero", "bs=64k", f"count={size >> 16}"))
+    own.server.machine.sh(f"{argv} 2>/dev/null > {out}")
+    assert out.stat().st_size == size
+    back = " ".join(own._kubectl(own.server, "exec", "-i", "web", "--", "wc", "-c"))
+    assert own.server.machine.sh(f"{back} < {out}").strip() == str(size)
+
+
 def test_a_link_that_drops_everything_is_noticed_and_used_again_when_it_heals(own):
     agent = own.agents[0]
     lost, found = count(agent, LOST), count(agent, FOUND)
     own.net.block(own.server.machine, agent.machine)
     assert told(agent, LOST, lost, 25) < 20
+    own.server.says("why='nothing was heard from the peer for", seconds=10)
     own.net.heal()
     assert told(agent, FOUND, found, 20) < 14
     assert reaches(own)

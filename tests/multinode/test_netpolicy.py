@@ -1,10 +1,12 @@
 """Policies between nodes: each node judges its own pods, by addresses that the server tells it; with the server away as before."""
 
+import re
 import signal
 
 import pytest
 
 from tests.e2e.manifests import IMAGE
+from tests.kit.machine import CommandFailed
 from tests.kit.nodes import fleet, wait_until
 from tests.kit.requires import needs
 
@@ -39,7 +41,7 @@ spec:
 def pair():
     with fleet(agents=1) as found:
         agent, server = found.agents[0].name, found.server.name
-        found.apply("".join([pod("web", agent, "web"), pod("near", agent, "friend"), pod("far", server, "friend"), pod("stranger", server, "none")]))
+        found.apply("".join([pod("web", agent, "web"), pod("near", agent, "friend"), pod("far", server, "friend"), pod("stranger", server, "none"), pod("other", agent, "none")]))
         found.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         yield found
 
@@ -88,10 +90,50 @@ def test_a_restarted_server_and_a_restarted_agent_without_it_change_no_rule(pair
     server.kill(signal.SIGKILL)
     agent.kill(signal.SIGKILL)
     assert table(agent) == before
-    agent.start(wait=False)
-    assert table(agent) == before
+    agent.start()
+    agent.machine.run("nft", "flush", "ruleset")
+    wait_until(lambda: table(agent) == before, seconds=10, what="the rules are back without a server")
     server.start()
     pair.ready()
-    agent.machine.run("nft", "flush", "ruleset")
-    wait_until(lambda: table(agent) == before, seconds=5, what="the rules are back")
+    assert table(agent) == before
+    wait_until(lambda: reachable(pair), what="kubelets can be reached again")
     assert answers(pair, address(pair, "web")) == {"near", "far"}
+
+
+def reachable(found):
+    try:
+        return all(found.kubectl("exec", name, "--", "true") == "" for name in ("near", "far"))
+    except CommandFailed:
+        return False
+
+
+def asks_alone(node, source, target):
+    """The same from inside a pod of a node that has no server."""
+    pid = f"$(for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'sh -c while.*echo {source};' && basename $p; done | head -1)"
+    return bool(node.machine.sh(f"nsenter -t {pid} -n busybox nc -w 1 {target} 8080 < /dev/null", check=False).strip())
+
+
+def test_a_node_that_boots_without_its_server_isolates_its_pods(pair):
+    server, agent = pair.server, pair.agents[0]
+    pair.apply(FROM_FRIENDS)
+    wait_until(lambda: address(pair, "far") in table(agent))
+    wait_until(lambda: asks(pair, "near", address(pair, "web")))
+    server.kill()
+    agent.power_off()
+    agent.machine.boot()
+    agent.start()
+
+    def isolated():
+        """The address that the isolated pod has now."""
+        found = re.search(r"map in4 {[^}]*elements = { ([0-9.]+) :", agent.machine.sh("nft list ruleset"))
+        return found[1] if found else ""
+
+    web = wait_until(isolated, seconds=30, what="the pod is isolated")
+    wait_until(lambda: asks_alone(agent, "near", web), seconds=30, what="its friend of this node is admitted")
+    others = set(re.findall(r"^(10[0-9.]+) dev ek", agent.machine.sh("ip route"), re.MULTILINE)) - {web}
+    assert any(asks_alone(agent, "other", target) for target in others)
+    assert not asks_alone(agent, "other", web)
+    server.start()
+    pair.ready()
+    wait_until(lambda: reachable(pair), what="kubelets can be reached again")
+    wait_until(lambda: answers(pair, address(pair, "web")) == {"near", "far"})

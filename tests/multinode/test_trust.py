@@ -70,8 +70,28 @@ def test_certificates_are_renewed_under_traffic():
         status = f.get("pod", "ticks")["status"]["containerStatuses"][0]
         assert status["restartCount"] == 0
         assert "connection to the server lost" not in agent.log_text()
-        served = agent.machine.sh("echo | openssl s_client -connect 127.0.0.1:10250 2>/dev/null | openssl x509 -noout -serial")
-        assert served == agent.machine.run("openssl", "x509", "-noout", "-serial", "-in", str(files[1]))
+        wait_until(lambda: served(agent) == agent.machine.run("openssl", "x509", "-noout", "-serial", "-in", str(files[1])))
+
+        agent.stop()
+        agent.start(env={"EDGEKUBE_FAILPOINTS": "renewal.write=kill"}, wait=False)
+        assert agent.process.wait() == -9
+        agent.start()
+        f.kubectl("wait", "--for=condition=Ready", "pod/ticks", "--timeout=30s")
+        wait_until(lambda: f.kubectl("exec", "ticks", "--", "echo", "ok") == "ok\n")
+
+
+def served(agent):
+    return agent.machine.sh("echo | openssl s_client -connect 127.0.0.1:10250 2>/dev/null | openssl x509 -noout -serial")
+
+
+def test_the_serving_certificate_follows_the_address():
+    with fleet(agents=1, image=False) as f:
+        agent = f.agents[0]
+        new = f.net.renumber(agent.machine)
+        names = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(agent.data / "agent" / "serving.crt")]
+        wait_until(lambda: f"IP Address:{new}" in agent.machine.run(*names), seconds=30)
+        f.kubectl("get", "--raw", "/api/v1/nodes/agent-1/proxy/healthz")
+        assert agent.machine.run(*names).count("IP Address") == 1
 
 
 def test_a_node_that_was_off_for_years_comes_back_by_itself():

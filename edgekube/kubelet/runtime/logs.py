@@ -9,7 +9,6 @@ upstream, `tail` counts stored lines (a long line that was split counts for each
 """
 
 import asyncio
-import ctypes
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from edgekube.lib.inotify import CREATE, MODIFY, MOVED_TO, FolderWatch
+
 _PIECE = 64 << 10
-_IN_MODIFY, _IN_MOVED_TO, _IN_CREATE, _IN_NONBLOCK, _IN_CLOEXEC = 0x2, 0x80, 0x100, 0o4000, 0o2000000
 _RECHECK_SECONDS = 1.0
 
 
@@ -98,7 +98,7 @@ async def read_log(path: Path, options: LogOptions, *, is_over: Callable[[], Awa
     Raises FileNotFoundError if there is no file (and, when following, none appears before the container ends).
     """
     formatter = Formatter(options)
-    with Watch(path.parent) if options.follow else _NoWatch() as watch:
+    with FolderWatch(path.parent, MODIFY | CREATE | MOVED_TO) if options.follow else _NoWatch() as watch:
         file = await asyncio.to_thread(_open_at, path, options.tail)
         try:
             while not formatter.full:
@@ -167,41 +167,3 @@ class _NoWatch:
 
     async def wait(self, timeout: float) -> None:
         """Never called: nothing is followed."""
-
-
-class Watch(_NoWatch):
-    """inotify on a folder: wakes when a file in it is written, made or renamed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._changed = asyncio.Event()
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-        if self._descriptor < 0:  # fs.inotify.max_user_instances: fall back to looking once a second
-            return
-        if libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO) < 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            return
-        asyncio.get_running_loop().add_reader(self._descriptor, self._read)
-
-    def _read(self) -> None:
-        try:
-            os.read(self._descriptor, 4096)
-        except BlockingIOError:
-            return
-        self._changed.set()
-
-    async def wait(self, timeout: float) -> None:
-        """Until something changed since the last wait, or `timeout` has passed."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-        self._changed.clear()
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            asyncio.get_running_loop().remove_reader(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1

@@ -4,6 +4,7 @@ A peer that breaks the protocol ends the session with one reason, which both sid
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from edgekube.lib.mux.writer import Writer
 
 WINDOW = 256 * 1024
 MAX_STREAMS = 256
+UNSENT = 16 * 1024  # bytes that wait in the kernel
+_TCP_NOTSENT_LOWAT = 25
 _CLOSE_SECONDS = 1.0
 
 Accept = Callable[[Stream], asyncio.Protocol]
@@ -73,6 +76,7 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        _keep_queue_short(transport.get_extra_info("socket"))
         self._writer.start(self._transport)
         self.keepalive.start()
 
@@ -261,6 +265,12 @@ class Session(asyncio.Protocol):
             stream.cut(why)
         if not self.closed.done():
             self.closed.set_result(why)
+
+
+def _keep_queue_short(sock: Any) -> None:
+    """What the kernel has accepted can be overtaken no more: let it accept only what it can send soon."""
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
 
 
 _OF_STREAMS = frozenset((frames.DATA, frames.WINDOW, frames.END, frames.CLOSE, frames.RESET))

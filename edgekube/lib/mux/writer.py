@@ -12,8 +12,8 @@ from edgekube.lib.mux import frames
 from edgekube.lib.mux.stream import Chunk, Stream
 
 SLICE = 16 * 1024  # of one stream, while others wait
-TURN = 64 * 1024  # written at once
-QUEUE = 64 * 1024  # waiting in the connection before we hold back
+TURN = 32 * 1024  # written at once
+QUEUE = 32 * 1024  # waiting in the connection before we hold back
 BURST = 16  # turns before other parts of the process get theirs
 PILE = 4096  # control frames that a peer may make us owe it without reading them
 

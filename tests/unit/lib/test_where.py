@@ -1,5 +1,7 @@
 """What is asked and answered on a local network: round trips, limits, and what strangers send."""
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,5 +62,5 @@ def test_hints_are_numbers_and_few():
     from edgekube.agent.discovery import addresses_of
 
     message = where.Message(where.ANSWER, NONCE, CA, 6443, ("10.0.0.1", "evil.example", *(f"10.0.1.{n}" for n in range(50))))
-    found = addresses_of(message, Source(("10.0.0.1", 6443), 0, None))
+    found = addresses_of(message, Source(("10.0.0.1", 6443), 0, socket.socket(socket.AF_INET)))
     assert [each.host for each in found] == ["10.0.0.1", *(f"10.0.1.{n}" for n in range(6))]

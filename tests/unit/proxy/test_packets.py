@@ -246,6 +246,21 @@ def _drain(client):
         client.settimeout(2)
 
 
+def test_routing_by_marks_of_others_is_left_alone(world):
+    """A transparent proxy on the host, say, routes by small marks."""
+    family = "-6" if world.six else "-4"
+    rules = [f"ip {family} rule add fwmark {mark} prohibit" for mark in ("1", "2", "0x4000", "0x10000/0xff0000")]
+    world.host.run("; ".join(rules))
+    try:
+        target = Target(world.endpoints("one", "two", "far"), masquerade=True)
+        world.replace({world.front(): target, world.front(30080, world.any): target})
+        for where in ("host", "one", "outside"):
+            assert world.host.names(where, world.cluster_ip, 80) == {"one", "two", "far"}
+            assert world.host.names(where, world.address("host"), 30080) == {"one", "two", "far"}
+    finally:
+        world.host.run("; ".join(rule.replace(" add ", " del ") for rule in rules))
+
+
 def test_foreign_tables_stay_as_they_are(world):
     world.host.run(
         'nft "add table ip foreign; add chain ip foreign c { type filter hook input priority 0 ; }; add rule ip foreign c accept"'

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekube.kubelet.runtime import logs, rotation
+from edgekube.kubelet.runtime import rotation
 from edgekube.kubelet.runtime.logs import Formatter, LogOptions, read_log, tail_offset
 from edgekube.lib.clock import FakeClock
+from edgekube.lib.inotify import FolderWatch
 from tests.kit.fake_runtime import FakeRuntime
 from tests.kit.runtimes import container, make_pod
 
@@ -107,7 +108,7 @@ def _descriptors() -> int:
 
 async def test_no_descriptor_is_left_by_a_watch(tmp_path: Path) -> None:
     before = _descriptors()
-    with logs.Watch(tmp_path):
+    with FolderWatch(tmp_path):
         pass
     assert _descriptors() == before
 

@@ -36,6 +36,9 @@ _FAILURES = counter("edgekube_netpolicy_sync_failures", "Changes of the policy r
 _MIRROR = "kubernetes.io/config.mirror"  # on the API's copy of a static pod: the uid it has on its node
 
 
+_STARTING = 6  # a server that is there, but has not resolved all policies yet, is waited for so many times longer than one that is away
+
+
 class NotIsolated(Exception):
     """A pod that a policy selects cannot be isolated now."""
 
@@ -145,6 +148,8 @@ class NodePolicies:
         self._attached.add(uid)
         try:
             async with asyncio.timeout(timeout):
+                await self._cache.wait_synced()
+            async with asyncio.timeout(timeout * _STARTING):
                 while not self._armed or self._find(uid) is None:
                     self._pod_seen.clear()
                     await self._pod_seen.wait()

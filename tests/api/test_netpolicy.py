@@ -330,6 +330,13 @@ def test_a_static_pod_is_isolated_by_the_kubelets_picture_of_it_and_then_by_its_
     in_namespace(scenario)
 
 
+async def test_a_pod_waits_for_its_policies_to_be_known_but_not_for_ever(caplog):
+    async with control_plane(nodes=False, only=lambda name: name != "networkpolicy-controller") as plane, Node(plane).running() as node:
+        uid = await put_pod(plane, "a", app="web")
+        await node.policies.isolate(uid, timeout=0.05)
+        assert "pod starts before its policies are known" in caplog.text
+
+
 @kernel
 def test_no_policy_costs_nothing():
     async def scenario():

@@ -111,7 +111,7 @@ def test_pods_that_are_treated_alike_share_a_chain_and_members_change_single_ele
     before = tables_of(world.plan())
     (name,) = before.chains
     (group,) = before.sets
-    assert before.chains[name] == (f"ip saddr @{group} tcp dport {{ 80, 90-99 }} return", "counter drop")
+    assert before.chains[name] == (f"tcp dport {{ 80, 90-99 }} ip saddr @{group} return", "counter drop")
     assert set(before.verdicts["in4"].values()) == {f"jump {name}"}
     world.put(Pod("y", "d", "10.42.1.9", {}, node="other"))
     after = tables_of(world.plan())

@@ -149,6 +149,48 @@ def written(node):
     return int(Path(f"/proc/{node.process.pid}/io").read_text().partition("\nwrite_bytes: ")[2].split()[0])
 
 
+STATIC = """
+apiVersion: v1
+kind: Pod
+metadata: {name: fixed}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "docker.io/library/busybox:test", command: [sleep, "100000"]}]
+"""
+
+
+def test_a_static_pod_of_an_agent(pair):
+    """Its mirror is made by the node itself, with the few rights that a node has; it runs again after a reboot without a server."""
+    f, agent = pair, pair.agents[0]
+    file = agent.data / "manifests" / "static" / "fixed.yaml"
+    file.write_text(STATIC)
+    name = f"fixed-{agent.name}"
+    wait_until(lambda: f.kubectl("get", "pods", name, "--ignore-not-found", "-o", "name"), what="the mirror is there")
+    f.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=30s")
+    owner = f.get("pod", name)["metadata"]["ownerReferences"][0]
+    assert (owner["kind"], owner["name"], owner.get("controller")) == ("Node", agent.name, True)
+    assert f.kubectl("exec", name, "--", "hostname").strip() == name
+    before = f.get("pod", name)
+    f.kubectl("delete", "pod", name, "--wait=false")
+    wait_until(lambda: uid_of(f, name) not in ("", before["metadata"]["uid"]), what="the mirror is made again")
+    f.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=30s")
+    after = f.get("pod", name)["status"]["containerStatuses"][0]
+    assert (after["containerID"], after["restartCount"]) == (before["status"]["containerStatuses"][0]["containerID"], 0)
+    f.server.stop()
+    agent.power_off()
+    agent.machine.boot()
+    agent.start()
+    wait_until(lambda: "sleep 100000" in agent.machine.sh("busybox ps -o args"), seconds=20, what="the static pod runs without the server")
+    f.server.start()
+    wait_until(lambda: f.get("pod", name)["status"]["containerStatuses"][0]["restartCount"] == 1, what="the server hears of it")
+    file.unlink()
+    wait_until(lambda: not f.kubectl("get", "pods", name, "--ignore-not-found", "-o", "name"), what="the mirror is gone")
+
+
+def uid_of(f, name):
+    return f.kubectl("get", "pods", name, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}")
+
+
 def test_a_long_time_alone_costs_nothing(pair):
     """Memory flat, no writes, two lines in the log."""
     f, agent = pair, pair.agents[0]

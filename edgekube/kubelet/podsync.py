@@ -224,7 +224,7 @@ class PodSync:
             ips: Sequence[str] = ()
             if self.sandbox.net:
                 with self._gate.interruptible():
-                    ips = await self._attach(uid, self.sandbox.net)
+                    ips = await self._attach(pod, self.sandbox.net)
             files = await asyncio.to_thread(self._write_files, pod, ips)
         except RuntimeDown:
             raise
@@ -235,9 +235,10 @@ class PodSync:
         self._retry = FIRST_RETRY
         return Prepared(sandbox=self.sandbox, cgroup=cgroup, pod_ips=ips, volumes=volumes, files=files)
 
-    async def _attach(self, uid: str, netns: str) -> Sequence[str]:
+    async def _attach(self, pod: Obj, netns: str) -> Sequence[str]:
+        before = [entry["ip"] for entry in (pod.get("status") or {}).get("podIPs") or ()]
         try:
-            return await self._node.network.attach(uid, netns)
+            return await self._node.network.attach(pod["metadata"]["uid"], netns, before)
         except Exception as error:  # whatever the kernel or the address pool refused: the pod waits and says why
             raise RuntimeFailure("NetworkNotReady", f"failed to set up the network of the pod: {error}") from error
 

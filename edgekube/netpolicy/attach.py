@@ -13,7 +13,7 @@ from edgekube.netpolicy.component import NodePolicies
 class Network(Protocol):
     """The pod network below (the kubelet's PodNetwork)."""
 
-    async def attach(self, uid: str, netns: str) -> Sequence[str]: ...
+    async def attach(self, uid: str, netns: str, wanted: Sequence[str] = ()) -> Sequence[str]: ...
 
     async def detach(self, uid: str) -> None: ...
 
@@ -28,9 +28,9 @@ class PolicedNetwork:
     def __init__(self, network: Network, policies: NodePolicies) -> None:
         self._network, self._policies = network, policies
 
-    async def attach(self, uid: str, netns: str) -> Sequence[str]:
+    async def attach(self, uid: str, netns: str, wanted: Sequence[str] = ()) -> Sequence[str]:
         """Raises NotIsolated, and what the network raises."""
-        addresses = await self._network.attach(uid, netns)
+        addresses = await self._network.attach(uid, netns, wanted)
         await self._policies.isolate(uid)
         return addresses
 

@@ -240,9 +240,9 @@ class NodeNetwork:
         """Whether pods can be attached."""
         return self._pods.ready.is_set()
 
-    async def attach(self, uid: str, netns: str) -> Sequence[str]:
+    async def attach(self, uid: str, netns: str, wanted: Sequence[str] = ()) -> Sequence[str]:
         """See PodNetwork. Waits until the node has a pod range. Raises RangeFull, LinkRefused."""
-        return await self._pods.attach(uid, netns)
+        return await self._pods.attach(uid, netns, wanted)
 
     async def detach(self, uid: str) -> None:
         await self._pods.detach(uid)

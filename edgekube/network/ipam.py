@@ -32,8 +32,12 @@ class Addresses:
         if address in self:
             self._next = max(self._next, int(ipaddress.ip_address(address)) - int(self.network[0]) + 1)
 
-    def take(self, owner: str) -> str:
-        """A free address. Raises RangeFull."""
+    def take(self, owner: str, wanted: Sequence[str] = ()) -> str:
+        """A free address; one of `wanted` if that is free. Raises RangeFull."""
+        for address in wanted:
+            if address not in self._used and self._gives(address):
+                self._used[address] = owner
+                return address
         for step in range(self._size):
             offset = 2 + (self._next - 2 + step) % (self._size - 3)
             address = str(self.network[offset])
@@ -42,6 +46,11 @@ class Addresses:
                 self._next = offset + 1
                 return address
         raise RangeFull(f"all addresses of {self.network} are in use")
+
+    def _gives(self, address: str) -> bool:
+        """Whether it is one that could be given out."""
+        found = ipaddress.ip_address(address)
+        return found in self.network and 2 <= int(found) - int(self.network[0]) < self._size - 1
 
     def release(self, owner: str) -> None:
         for address in [address for address, held in self._used.items() if held == owner]:
@@ -62,10 +71,10 @@ class Pools:
                 if pool.network.version == ipaddress.ip_address(address).version:
                     pool.claim(address, owner)
 
-    def take(self, owner: str) -> tuple[str, ...]:
-        """One free address of each range. Raises RangeFull, having taken none."""
+    def take(self, owner: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+        """One free address of each range, of `wanted` where possible. Raises RangeFull, having taken none."""
         try:
-            return tuple(pool.take(owner) for pool in self._pools)
+            return tuple(pool.take(owner, wanted) for pool in self._pools)
         except RangeFull:
             self.release(owner)
             raise

@@ -81,23 +81,23 @@ class PodLinks:
         path = self._sandboxes / uid / "net" if self._sandboxes is not None else None
         return str(path) if path is not None and path.exists() else ""
 
-    async def attach(self, uid: str, netns: str) -> Sequence[str]:
-        """Waits until the node has a pod range. Raises RangeFull, LinkRefused."""
+    async def attach(self, uid: str, netns: str, wanted: Sequence[str] = ()) -> Sequence[str]:
+        """See PodNetwork. Waits until the node has a pod range. Raises RangeFull, LinkRefused."""
         await self.ready.wait()
         pools = self._pools
         if pools is None:
             raise RuntimeError("the pod range is known but not kept")
         async with self._lock:
             known = self._attached.get(uid)
-            addresses = known.addresses if known is not None else pools.take(uid)
-            wanted = Attachment(uid, links.link_name(self._common().instance, uid), addresses)
+            addresses = known.addresses if known is not None else pools.take(uid, wanted)
+            pod = Attachment(uid, links.link_name(self._common().instance, uid), addresses)
             try:
-                await self._connect(wanted, netns)
+                await self._connect(pod, netns)
             except BaseException:
                 if known is None:
                     pools.release(uid)
                 raise
-            self._attached.pop(wanted.link, None)  # the unfinished link found at start is finished now
+            self._attached.pop(pod.link, None)  # the unfinished link found at start is finished now
         return addresses
 
     async def _connect(self, wanted: Attachment, netns: str) -> None:

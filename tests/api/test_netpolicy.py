@@ -134,7 +134,7 @@ class Node:
         )
         self.network = PolicedNetwork(self, self.policies)
 
-    async def attach(self, uid, _netns):
+    async def attach(self, uid, _netns, _wanted=()):
         return self.addresses[uid]
 
     async def detach(self, uid):

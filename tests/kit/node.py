@@ -30,8 +30,9 @@ class FakeNetwork:
         self.detached: list[str] = []
         self.retained: list[str] = []
 
-    async def attach(self, uid, netns):
-        self.given.setdefault(uid, f"10.42.0.{len(self.given) + 2}")
+    async def attach(self, uid, netns, wanted=()):
+        free = [address for address in wanted if address not in self.given.values()]
+        self.given.setdefault(uid, next(iter(free), f"10.42.0.{len(self.given) + 2}"))
         return (self.given[uid],)
 
     async def detach(self, uid):

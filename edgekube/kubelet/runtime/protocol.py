@@ -267,8 +267,9 @@ class Runtime(Protocol):
 class PodNetwork(Protocol):
     """Gives a pinned network namespace its address. Implemented by edgekube.network, handed in by edgekube.app."""
 
-    async def attach(self, uid: str, netns: str) -> Sequence[str]:
-        """Addresses (first: primary). Idempotent: the same uid gets the same address while attached, across restarts too."""
+    async def attach(self, uid: str, netns: str, wanted: Sequence[str] = ()) -> Sequence[str]:
+        """Addresses (first: primary). Idempotent: the same uid gets the same address while attached, across restarts too. `wanted` is
+        what the pod had before a reboot: others may still send there, so it gets that again if it is free."""
 
     async def detach(self, uid: str) -> None:
         """Take the address back; idempotent."""

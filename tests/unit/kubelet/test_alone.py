@@ -72,8 +72,13 @@ async def test_a_reboot_without_the_server(away):
     node = away.node
     await make_objects(node)
     await away.start()
+    await node.apply(pod("before"))
+    await node.ready("before")
     made = await node.apply(with_objects())
     first = await node.ready("web")
+    await node.client.delete(POD, "before", "default", grace_seconds=0)
+    async with asyncio.timeout(5):
+        await until(lambda: len(node.kubelet._workers) == 1)
     uid = made["metadata"]["uid"]
     token = (node.config.pods_dir / uid / "volumes/kubernetes.io~projected/token/token").read_text()
     await away.stop()
@@ -91,6 +96,7 @@ async def test_a_reboot_without_the_server(away):
     assert (node.config.pods_dir / uid / "volumes/kubernetes.io~configmap/files/a").read_text() == "1"
     assert (node.config.pods_dir / uid / "volumes/kubernetes.io~projected/token/token").read_text() == token
     assert started.info.attempt == container(first)["restartCount"] + 1  # as after any reboot
+    assert node.network.given[uid] == first["status"]["podIP"]  # Services still send there
     away.cable.plug()
     back = await node.until("web", lambda p: container(p)["restartCount"] == 1 and condition(p, "Ready")["status"] == "True")
     assert container(back)["containerID"] == f"podman://{started.info.id}"

@@ -35,3 +35,11 @@ def test_claimed_addresses_are_not_given_out_again():
 def test_too_small_a_range_is_refused():
     with pytest.raises(ValueError, match="too small"):
         Addresses("10.42.3.0/30")
+
+
+def test_a_wanted_address_is_given_if_it_is_free():
+    pool = Addresses("10.42.1.0/24")
+    assert pool.take("a", ["10.42.1.9"]) == "10.42.1.9"
+    assert pool.take("b", ["10.42.1.9"]) == "10.42.1.2"
+    for odd in ("10.42.1.0", "10.42.1.1", "10.42.1.255", "10.42.2.7", "fd00::7"):
+        assert pool.take(odd, [odd]) not in (odd, "10.42.1.9")

@@ -5,7 +5,8 @@
               server answers                         server can not be reached
     list      its answer, remembered                 what is remembered, marked so (revision 0); at a cold start after 2 s at most;
                                                      of what was never seen: waits for the server
-    watch     its events, remembered                 waits for the server, then Expired: the reflector lists again
+    watch     its events, remembered                 waits for the server, then Expired: the reflector lists again (EndpointSlices
+                                                     meanwhile follow the pods of this node, see alone.py)
     get       its answer                             the remembered object
     others    its answer                             the error, as it is
 
@@ -21,13 +22,12 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
-import orjson
-
 from edgekube.api import meta
 from edgekube.api.catalog import POD
 from edgekube.api.item import Item
 from edgekube.api.kind import Kind
 from edgekube.api.types import Key, Obj
+from edgekube.client.alone import Alone
 from edgekube.client.contact import AWAY, Contact
 from edgekube.client.protocol import Change, ChangeType, Client, ItemList, PatchType
 from edgekube.client.reflector import Source
@@ -47,6 +47,7 @@ class ShadowClient:
         self.inner, self._store = inner, store
         self.contact = Contact(lambda: inner.raw("GET", "/version"), patience=patience, backoff=probe)
         self._ask = self.contact.ask
+        self._alone = Alone(store, self.contact)
         self._pages: dict[tuple[str, str], dict[Key, Item]] = {}
         self._watches: dict[int, tuple[Picture, asyncio.Timeout]] = {}
 
@@ -55,14 +56,14 @@ class ShadowClient:
     async def get(self, kind: Kind, name: str, namespace: str = "", *, subresource: str = "") -> Obj:
         known = None if subresource else self._store.find(kind, Key(namespace, name))
         if known is not None and self.contact.away:
-            return self._told(kind, known).decode()
+            return self._alone.one(kind, known).decode()
         try:
             ask = partial(self.inner.get, kind, name, namespace, subresource=subresource)
             obj = await (self._ask(ask()) if known is None else self.contact.first(ask))
         except AWAY:
             if known is None:
                 raise
-            return self._told(kind, known).decode()
+            return self._alone.one(kind, known).decode()
         if (kind, Key(namespace, name)) in PINNED:
             self._remember_one(kind, obj)
         return obj
@@ -106,18 +107,7 @@ class ShadowClient:
         return self.inner.list(source.kind, source.namespace, limit=limit, continue_token=token, resource_version=revision, **selectors)
 
     def _remembered(self, picture: Picture) -> ItemList:
-        items = [self._told(picture.source.kind, item) for item in picture.items()]
-        return ItemList(items=items, revision=0, remembered=True)
-
-    def _told(self, kind: Kind, item: Item) -> Item:
-        """A pod as it is by now: with the status the server has not heard yet. It carries no version: that is the server's to give."""
-        status = self._store.note(_status_note(item.uid)) if kind == POD else None
-        if status is None:
-            return item
-        pod = item.decode()
-        pod["metadata"].pop("resourceVersion", None)
-        pod["status"] = orjson.loads(status)
-        return meta.item_of(kind, meta.encode(pod), 0, pod)
+        return ItemList(items=self._alone.told(picture), revision=0, remembered=True)
 
     def _remember_page(self, rule: Rule, source: Source, page: ItemList, token: str) -> ItemList:
         items = [self._store.intern(source, item) for item in page.items]
@@ -156,8 +146,9 @@ class ShadowClient:
     async def _watch(self, source: Source, revision: int) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
         picture = self._store.picture(source)
         if self.contact.away or revision == 0:  # what the caller knows is not the server's
-            await self.contact.wait()
-            raise Expired("the server was away: list again")
+            async with contextlib.aclosing(self._alone.changes(picture, revision)) as changes:
+                yield changes
+            return
         with self._counted(picture) as end:
             try:
                 async with end:
@@ -206,16 +197,15 @@ class ShadowClient:
         return await self._ask(self.inner.create(kind, obj, namespace, subresource=subresource, name=name, dry_run=dry_run))
 
     async def update(self, kind: Kind, obj: Obj, *, subresource: str = "", field_manager: str = "") -> Obj:
-        note = _status_note(obj["metadata"].get("uid", "")) if kind == POD and subresource == "status" else ""
+        status = kind == POD and subresource == "status"
         try:
             answer = await self._ask(self.inner.update(kind, obj, subresource=subresource, field_manager=field_manager))
         except AWAY:
-            if note and self._store.find(kind, meta.key_of(obj)) is not None:
-                self._store.set_note(note, meta.encode(obj.get("status") or {}))
+            if status:
+                self._alone.not_heard(obj)
             raise
-        if note:
-            self._store.set_note(note, None)
-            self._store.learn(kind, meta.item_of(kind, meta.encode(answer), int(answer["metadata"]["resourceVersion"]), answer))
+        if status:
+            self._alone.heard(answer)
         return answer
 
     async def patch(
@@ -253,7 +243,3 @@ class ShadowClient:
 
     async def raw(self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
         return await self._ask(self.inner.raw(method, path, query=query, body=body))
-
-
-def _status_note(uid: str) -> str:
-    return f"pod/{uid}/status"

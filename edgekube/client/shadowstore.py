@@ -125,6 +125,12 @@ class ShadowStore:
         _, namespace, labels, fields = name.split("|", 3)
         self.picture(Source(kind, namespace, labels, fields))
 
+    def items(self, kind: Kind) -> list[Item]:
+        """All that is known of a kind, once for each source that has it."""
+        for name in [name for name in self._loaded if name.startswith(f"{kind.bucket}|")]:
+            self._adopt(kind, name)
+        return [item for picture in self._pictures.values() if picture.source.kind == kind for item in picture.items()]
+
     def intern(self, source: Source, item: Item) -> Item:
         """The same version as it is known already, if it is: caches then share its bytes."""
         picture = self.picture(source)

@@ -14,6 +14,7 @@ class Raw(asyncio.Protocol):
     def __init__(self):
         self.decoder = frames.Decoder()
         self.frames = []
+        self.on_data = lambda: None
         self.lost = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport):
@@ -21,6 +22,7 @@ class Raw(asyncio.Protocol):
 
     def data_received(self, data):
         self.frames += self.decoder.feed(data)
+        self.on_data()
 
     def connection_lost(self, exc):
         self.lost.set_result(exc)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+_SECOND_LOOK = 0.05  # an answer may have arrived while the process was busy, and not been read yet: timers come first
 _LATE = 2.0  # a timer that comes later than this tells of a machine that slept or was busy, not of a peer that is gone
 
 
@@ -69,10 +70,16 @@ class KeepAlive:
             if now - when > _LATE:
                 self._ask(now, self._patience.answer)
             else:
-                self._timer = None
-                self._dead(now - self.heard)
+                self._timer = self._loop.call_later(_SECOND_LOOK, self._verdict)
             return
         if self.heard + self._patience.idle <= now:
             self._ask(now, self._patience.answer)
+        else:
+            self._set(self.heard + self._patience.idle)
+
+    def _verdict(self) -> None:
+        self._timer = None
+        if self._asked is not None:
+            self._dead(self._loop.time() - self.heard)
         else:
             self._set(self.heard + self._patience.idle)

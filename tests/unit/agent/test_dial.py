@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
-from edgekube.agent.dial import Address, Dialed, DialFailed, _Upgrade, dial, parse_address, parse_addresses
-from edgekube.agent.race import race
+from edgekube.agent.dial import Address, Dialed, DialFailed, _Upgrade, dial, is_gone, parse_address, parse_addresses
+from edgekube.agent.race import Resolver, race
 from edgekube.agent.servers import Servers
 from edgekube.lib import pki
 from edgekube.lib.clock import SystemClock
@@ -201,3 +201,37 @@ async def test_a_tunnel_tells_where_else_servers_are(tmp_path):
             while found.rest() != b"rest!":
                 await asyncio.sleep(0.01)
         found.transport.abort()
+
+
+async def test_names_are_looked_up_anew_and_one_that_hangs_holds_up_itself_alone(monkeypatch):
+    asked, resolve = [], Resolver()
+    hanging = asyncio.Event()
+
+    async def getaddrinfo(host, _port, **_):
+        asked.append(host)
+        if host == "hangs":
+            await hanging.wait()
+        if host == "unknown":
+            raise OSError("no such host")
+        return [(0, 0, 0, "", (f"10.0.0.{len(asked)}", 0)), (0, 0, 0, "", ("fd00::1", 0, 0, 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    assert await resolve("fd00::1%eth0", timeout=1) == ("fd00::1%eth0",)
+    assert await resolve("edge", timeout=1) == ["10.0.0.1", "fd00::1"]
+    assert await resolve("edge", timeout=1) == ["10.0.0.2", "fd00::1"]
+    with pytest.raises(DialFailed, match="unknown: no such host"):
+        await resolve("unknown", timeout=1)
+    for _ in range(3):
+        with pytest.raises(DialFailed, match="hangs: the name servers do not answer"):
+            await resolve("hangs", timeout=0.05)
+    assert asked == ["edge", "edge", "unknown", "hangs"]
+    hanging.set()
+    assert await resolve("hangs", timeout=1) == ["10.0.0.4", "fd00::1"]
+    await resolve.close()
+
+
+def test_an_address_that_is_gone_is_told_from_one_that_is_there():
+    assert not is_gone(("127.0.0.1", 4711))
+    assert is_gone(("192.0.2.77", 4711))
+    assert is_gone(("2001:db8::77", 4711, 0, 0))
+    assert not is_gone(None)

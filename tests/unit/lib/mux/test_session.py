@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -243,6 +244,22 @@ async def test_a_peer_that_is_gone_without_a_word_is_noticed_and_a_living_one_is
         assert await session.closed == "nothing was heard from the peer for 0 s"
         assert 0.2 <= asyncio.get_running_loop().time() - began < 1.5
         assert len(raw.got(frames.PING)) == 1
+
+
+async def test_a_process_that_was_busy_does_not_blame_its_peer():
+    """The answer waits in the socket when the time for it is over."""
+    async with against_raw(patience=Patience(idle=0.1, answer=0.2)) as (session, raw):
+
+        def answer_and_be_busy():
+            if raw.got(frames.PING):
+                raw.send(frames.frame(frames.PONG, 0, bytes(8)))
+                time.sleep(0.4)
+                raw.frames.clear()
+
+        raw.on_data = answer_and_be_busy
+        raw.send(HELLO)
+        await asyncio.sleep(1.0)
+        assert not session.closed.done()
 
 
 async def test_traffic_saves_the_ping_and_a_probe_asks_at_once():

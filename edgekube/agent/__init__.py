@@ -11,7 +11,7 @@ and, opened by the server, requests to this node's kubelet. Who a node is, is it
     renewal.py     certificates renewed in process at two thirds of their life, by proof of the key if they have ended
     settings.py    what all nodes of the cluster have alike: learnt, kept, followed
     refusal.py     why a machine is no node
-    link.py        the one connection: dial, keep alive, dial again with jittered back-off; dial.py is one attempt, race.py several at once
+    link.py        the one connection: dial, keep alive, dial again (pace.py); reach.py tries all addresses, dial.py one
     servers.py     the addresses that servers may have, remembered on disk
     connector.py   the HTTP client's requests as streams of that connection
     inbound.py     what the server may ask of this node through it: the kubelet server, and pods that run here

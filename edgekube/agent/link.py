@@ -1,8 +1,7 @@
 """The one connection to a server: dialed, kept alive, dialed again.
 
-After a loss it tries at once and then ever more slowly, in proportion to how long it has been away, so that a restarted server is found
-within a second or so and one that is switched off costs little; `kick` (an address of ours changed, somebody heard of a server) makes it
-try now. With a renewed certificate, or when the server says that it will close, the next connection is opened first and takes over; the
+After a loss it tries at once and then ever more slowly (pace.py); `kick` (an address of ours changed, somebody heard of a server) makes
+it try now. With a renewed certificate, or when the server says that it will close, the next connection is opened first and takes over; the
 streams of the old one are finished there. While there is no connection, opening a stream fails at once: nothing queues.
 
 Reads: the TLS context and the addresses, anew for each attempt. Promises: `session` is a connection that works, as far as is known.
@@ -11,15 +10,15 @@ Reads: the TLS context and the addresses, anew for each attempt. Promises: `sess
 import asyncio
 import contextlib
 import logging
-import random
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgekube.agent.dial import Address, Dialed, DialFailed, dial, is_gone, parse_addresses
-from edgekube.agent.race import Resolver, race
+from edgekube.agent.dial import Address, Dialed, DialFailed, is_gone, parse_addresses
+from edgekube.agent.pace import Pace
+from edgekube.agent.reach import Reach
 from edgekube.agent.servers import Servers
 from edgekube.lib import metrics
 from edgekube.lib.clock import Clock
@@ -32,13 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ATTEMPT_SECONDS = 8.0
-RESOLVE_SECONDS = 4.0
-FIRST_PAUSE, LAST_PAUSE, SHARE = 0.2, 12.0, 0.2  # pauses between attempts: a share of the time already without a connection
-REFUSED_PAUSE = 10.0  # the server is there and says no: that seldom changes
 SEARCH_AFTER = 3.0  # seconds without a connection before the local network is asked
 READY_SECONDS = 1.0
-STABLE_SECONDS = 5.0
 KICK_EVERY = 0.3
 PROBE_SECONDS = 2.0
 
@@ -61,20 +55,20 @@ class Link:
     def __init__(
         self, *, servers: Servers, tls: Callable[[], ssl.SSLContext], accept: Accept, clock: Clock, search: Search | None = None
     ) -> None:
-        self._servers, self._tls, self._accept, self._clock, self._search = servers, tls, accept, clock, search
+        self._servers, self._accept, self._clock, self._search = servers, accept, clock, search
         self._session: Session | None = None
         self._open: set[Session] = set()  # with those that only finish what they have
         self._up = False
-        self._lost = clock.monotonic()
+        self._pace = Pace(clock.monotonic())
+        self._reach = Reach(servers=servers, tls=tls)
         self._contact: tuple[float, float] | None = None
         self._wake, self._attempted = asyncio.Event(), asyncio.Event()
         self._swap = False
         self._local: Any = None  # our end of the connection
-        self._trouble, self._since, self._brief = "", 0.0, 0
+        self._trouble = ""
         self._watchers: list[Callable[[bool], None]] = []
         self._refusals: list[Callable[[int, str], None]] = []
         self._dates: list[Callable[[datetime], None]] = []
-        self._resolve = Resolver()
         self.generation = 0  # client.http.Way: which connection to open streams on
 
     # for the other parts
@@ -160,9 +154,9 @@ class Link:
                 while True:
                     await self._connect(scope)
                     await self._until_needed()
-                    await self._calm()
+                    await asyncio.sleep(self._pace.before_another(self._clock.monotonic()))
         finally:
-            await self._resolve.close()
+            await self._reach.close()
             for session in list(self._open):
                 session.close("the agent stops")
 
@@ -187,14 +181,14 @@ class Link:
                 self._tell(str(error))
                 for watcher in self._refusals if error.refused else ():
                     watcher(error.refused, str(error))
-                await self._pause(REFUSED_PAUSE if error.refused else 0.0)
+                await self._pause(self._pace.after_failure(self._clock.monotonic(), refused=bool(error.refused)))
         finally:
             if searching is not None:
                 searching.cancel()
 
     async def _searching(self, search: Search) -> None:
         """Whatever the attempts do meanwhile: one to a dead address takes long."""
-        await asyncio.sleep(SEARCH_AFTER - self._away())
+        await asyncio.sleep(SEARCH_AFTER - self._pace.away(self._clock.monotonic()))
         await search(self.heard)
 
     async def _attempt(self) -> DialFailed | None:
@@ -212,12 +206,9 @@ class Link:
     async def _dial(self, asking: "asyncio.Future[Dialed | DialFailed]") -> None:
         outcome: Dialed | DialFailed = DialFailed("the attempt was given up")
         try:
-            tls = self._tls()
-            outcome = await race([partial(self._reach, address, tls) for address in self._servers.candidates()])
+            outcome = await self._reach()
         except DialFailed as error:
             outcome = error
-        except OSError as error:  # the credentials cannot be read (ssl.SSLError is one too)
-            outcome = DialFailed(f"the credentials of this node cannot be used: {error}")
         finally:
             if not asking.done():
                 asking.set_result(outcome)
@@ -230,16 +221,6 @@ class Link:
         if not asking.done():
             asking.set_result(_Changed("something has changed"))
 
-    async def _reach(self, address: Address, tls: ssl.SSLContext) -> Dialed:
-        try:
-            found = await self._resolve(address.host, timeout=RESOLVE_SECONDS)
-            each = [partial(dial, Address(host, address.port), tls, timeout=ATTEMPT_SECONDS) for host in found]
-            dialed = await race(each)
-        except DialFailed as error:
-            raise DialFailed(f"{address}: {error}", refused=error.refused) from error
-        self._servers.worked(address)
-        return dialed
-
     def _take(self, dialed: Dialed) -> None:
         """The new connection is the one from now on."""
         old = self.session
@@ -251,7 +232,8 @@ class Link:
         if dialed.date is not None:
             for watcher in self._dates:
                 watcher(dialed.date)
-        self._session, self._swap, self._trouble, self._since = session, False, "", self._clock.monotonic()
+        self._session, self._swap, self._trouble = session, False, ""
+        self._pace.connected(self._clock.monotonic())
         self._attempted.set()
         self._local = dialed.transport.get_extra_info("sockname")
         self.generation += 1
@@ -272,7 +254,8 @@ class Link:
         if session is not self._session:
             return
         self._note_contact()
-        self._session, self._lost = None, self._clock.monotonic()
+        self._session = None
+        self._pace.lost(self._clock.monotonic())
         log.warning("connection to the server lost", extra={"why": closed.result()})
         self._trouble = closed.result()
         self._changed(False)
@@ -292,24 +275,11 @@ class Link:
             self._wake.clear()
             await self._wake.wait()
 
-    async def _calm(self) -> None:
-        """Connections that end as soon as they are there (another machine is this node too, the server is in trouble) are no reason to
-        hurry: the first loss costs nothing, each one after it more."""
-        lasted = self._clock.monotonic() - self._since
-        self._brief = self._brief + 1 if lasted < STABLE_SECONDS else 0
-        if self._brief > 1:
-            await asyncio.sleep(min(LAST_PAUSE, FIRST_PAUSE * 2**self._brief) * random.uniform(0.7, 1.3))
-
-    async def _pause(self, least: float) -> None:
-        pause = max(least, min(LAST_PAUSE, max(FIRST_PAUSE, SHARE * self._away()))) * random.uniform(0.7, 1.3)
-        try:
-            async with asyncio.timeout(pause):
+    async def _pause(self, seconds: float) -> None:
+        """Or until something changes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            return
-
-    def _away(self) -> float:
-        return 0.0 if self.connected else self._clock.monotonic() - self._lost
 
     def _tell(self, trouble: str) -> None:
         if trouble != self._trouble:

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from edgekube.lib.clock import SystemClock
+from edgekube.lib.tlsclock import client_context
 from tests.kit.agentlink import agent_link, credential, pin
 
 MB = 1024 * 1024
@@ -200,7 +202,7 @@ async def measure(options, ask, found):
 
 
 async def streams(options, ask, live, bare, agent, show):
-    context = agent.link._tls()
+    context = client_context(clock=SystemClock(), ca=live.pki.ca, credential=agent.credential)
     context.check_hostname = False
     pings, pours = [[], []], [[], []]
     for _ in range(options.runs):

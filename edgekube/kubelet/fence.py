@@ -88,6 +88,7 @@ class Fence:
         self._contact = Contact(parts.guard.load())
         self._confirmed: set[str] = set()
         self._asking: set[str] = set()
+        self._epoch = 0  # grows with each contact after none: what was asked before counts no more
         self._changed = asyncio.Event()
         self._adopted = False
         self._scope = TaskScope("fence")
@@ -125,6 +126,7 @@ class Fence:
         marked = nodeloss.MARK in (lease["metadata"].get("annotations") or {})
         if was_out:
             self._confirmed.clear()
+            self._epoch += 1
         self._contact = plan_contact(sent, self.promise, marked=marked)
         self.pods_changed()
         if was_out:
@@ -179,12 +181,12 @@ class Fence:
 
     async def _confirm(self, pod: Obj) -> None:
         about, uid = pod["metadata"], pod["metadata"]["uid"]
-        contact = self._contact
+        epoch = self._epoch
         try:
             with contextlib.suppress(ApiError):
                 found = await self._client.get(POD, about["name"], about["namespace"])
                 same = found["metadata"]["uid"] == uid and "deletionTimestamp" not in found["metadata"]
-                if same and self._in_contact(float("inf")) and contact.dead_by <= self._contact.dead_by:
+                if same and epoch == self._epoch and self._in_contact(float("inf")):
                     self._confirmed.add(uid)
         finally:
             self._asking.discard(uid)

@@ -134,6 +134,26 @@ def _space(settings: Settings) -> Sequence[Finding]:
     return (Finding("disk", free >= _LEAST_FREE, text, f"at least {_LEAST_FREE >> 20} MiB are needed to start"),)
 
 
+def _ranges(settings: Settings) -> Sequence[Finding]:
+    """A LAN or VPN that uses the cluster's ranges: a new cluster can have others, an old one is told what it can not reach."""
+    if settings.disable_agent:
+        return ()
+    from edgekube.network.collisions import free_ranges, look
+
+    found, used = look((*settings.cluster_cidrs, *settings.service_cidrs))
+    if not found:
+        return (Finding("ranges", True, f"{settings.cluster_cidr} and {settings.service_cidr} are free"),)
+    worst = max(found, key=lambda each: each.inside)
+    text = f"the cluster's range {worst.cidr} overlaps {worst.dst} on {worst.link or 'this host'}"
+    free = free_ranges(used)
+    fix = "choose others with --cluster-cidr, --service-cidr and --cluster-dns"
+    if free is not None:
+        dns = f"{free[1].removesuffix('.0.0/16')}.0.10"
+        fix = f"choose others, such as --cluster-cidr={free[0]} --service-cidr={free[1]} --cluster-dns={dns}"
+    new = not paths_of(settings).database.exists()
+    return (Finding("ranges", False, text, fix, fatal=worst.inside and new),)
+
+
 def _database(settings: Settings) -> Sequence[Finding]:
     path = paths_of(settings).database
     if not os.path.isfile(path):
@@ -161,5 +181,5 @@ def _no_server(settings: Settings) -> Sequence[Finding]:
 
 
 Check = Callable[[Settings], Sequence[Finding]]
-CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _labels, _no_agent, _port, _space, _database)
+CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _labels, _no_agent, _port, _space, _ranges, _database)
 AGENT_CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _labels, _no_server, _kubelet_port, _space)

@@ -81,13 +81,18 @@ def bound_datagram(address, port):
     return found
 
 
-def paths(backend):
+WIRES = (("memory", ""), ("1 Gbit/s", "tbf rate 1gbit burst 128k latency 20ms"))
+
+
+def paths(backend, wire, qdisc):
     with overlay(2, backend=backend) as net:
         one, two = net.hosts
         here, there = one.add_pod(), two.add_pod()
         target = two.pods[there][0]
         reaches(here, target)
         bare, pods = (one.netns, two.netns, "192.168.50.11"), (here, there, target)
+        for number in (0, 1) if qdisc else ():
+            ns.inside(net.wire, f"tc qdisc add dev p{number}eth0 root {qdisc}")
         for name, measure, unit, better in (("TCP, one stream", throughput, "MB/s", 1), ("round trip", round_trip, "us", -1)):
             figures = {kind: [] for kind in ("bare", "pods")}
             for _ in range(ROUNDS):
@@ -95,7 +100,7 @@ def paths(backend):
                     figures[kind].append(measure(*where))
             middle = {kind: statistics.median(values) for kind, values in figures.items()}
             ratio = (middle["pods"] / middle["bare"]) ** better
-            print(f"{backend:<9}{name:<18}bare {middle['bare']:>8.1f} {unit:<5}pods {middle['pods']:>8.1f} {unit:<5}ratio {ratio:.2f}   (aim >= 0.95)", flush=True)
+            print(f"{backend:<9}{wire:<10}{name:<17}bare {middle['bare']:>8.1f} {unit:<5}pods {middle['pods']:>8.1f} {unit:<5}ratio {ratio:.2f}   (aim >= 0.95)", flush=True)
 
 
 def node(number):
@@ -148,8 +153,9 @@ def idle():
 
 
 def main():
-    for backend in ("vxlan", "host-gw"):
-        paths(backend)
+    for wire, qdisc in WIRES:
+        for backend in ("vxlan", "host-gw"):
+            paths(backend, wire, qdisc)
     joining()
     idle()
 

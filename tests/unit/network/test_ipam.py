@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgekube.network.ipam import Addresses, RangeFull
+from edgekube.network.ipam import Addresses, Pools, RangeFull
 
 
 def test_own_network_and_broadcast_are_never_given_out():
@@ -43,3 +43,20 @@ def test_a_wanted_address_is_given_if_it_is_free():
     assert pool.take("b", ["10.42.1.9"]) == "10.42.1.2"
     for odd in ("10.42.1.0", "10.42.1.1", "10.42.1.255", "10.42.2.7", "fd00::7"):
         assert pool.take(odd, [odd]) not in (odd, "10.42.1.9")
+
+
+def test_a_pod_gets_an_address_of_each_family_or_none():
+    pools = Pools(("10.42.3.0/29", "fd42::/64"))
+    assert pools.take("a") == ("10.42.3.2", "fd42::2")
+    for name in "bcde":
+        pools.take(name)
+    with pytest.raises(RangeFull, match=r"10\.42\.3\.0/29"):
+        pools.take("f")
+    pools.release("a")
+    assert pools.take("f") == ("10.42.3.2", "fd42::7")  # the second family's was not kept by the refused one
+
+
+def test_addresses_of_both_families_are_claimed():
+    pools = Pools(("10.42.3.0/24", "fd42::/64"))
+    pools.claim(("10.42.3.2", "fd42::2"), "old")
+    assert pools.take("new") == ("10.42.3.3", "fd42::3")

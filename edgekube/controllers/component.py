@@ -22,6 +22,7 @@ from edgekube.controllers.endpoints import EndpointsController
 from edgekube.controllers.endpointslice import EndpointSliceController
 from edgekube.controllers.fencing import FencingController
 from edgekube.controllers.garbage import GarbageCollector
+from edgekube.controllers.mirroring import MirroringController
 from edgekube.controllers.namespace import NamespaceController
 from edgekube.controllers.networkpolicy import NetworkPolicyController
 from edgekube.controllers.nodeipam import NodeIpamController
@@ -58,6 +59,7 @@ CONTROLLERS: tuple[tuple[str, Make], ...] = (
     (ReplicaSetController.name, lambda tools, _: ReplicaSetController(tools)),
     (EndpointSliceController.name, lambda tools, _: EndpointSliceController(tools)),
     (EndpointsController.name, lambda tools, _: EndpointsController(tools)),
+    (MirroringController.name, lambda tools, _: MirroringController(tools)),
     (NetworkPolicyController.name, lambda tools, _: NetworkPolicyController(tools)),
     (ServiceLbController.name, lambda tools, settings: ServiceLbController(tools, listens=settings.listens)),
     (PodGCController.name, lambda tools, s: PodGCController(tools, keep=s.terminated_pods, fence_after=s.fence_after)),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from edgekube.lib.nft import Nft, NftError, TableWatch
+from edgekube.lib.process import ProgramMissing, ProgramTimeout
 from edgekube.proxy.backend import BackendError, Node, families
 from edgekube.proxy.frame import FIXED_CHAINS, FIXED_SETS
 from edgekube.proxy.model import Targets
@@ -93,7 +94,7 @@ class NftablesBackend:
         try:
             with self._watch.own_change() if self._watch is not None else contextlib.nullcontext():
                 yield
-        except NftError as error:
+        except (NftError, ProgramMissing, ProgramTimeout) as error:
             raise BackendError(str(error)) from error
 
     def close(self) -> None:

@@ -69,14 +69,15 @@ async def test_every_change_of_readiness_arrives():
             await plane.until(lambda value=value: len(ready(plane)) == int(value))
 
 
-async def test_a_service_without_selector_is_left_alone():
+async def test_a_service_without_selector_keeps_the_endpoints_it_was_given():
     async with control_plane() as plane:
         own = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "db", "namespace": "default"}}
         await plane.client.create(ENDPOINTS, own | {"subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 5432}]}]})
         await plane.client.create(SERVICE, service("db", selector=None))
         await plane.settle()
         assert plane.get(ENDPOINTS, "db")["subsets"][0]["addresses"][0]["ip"] == "192.0.2.1"
-        assert slices(plane) == []
+        (mirror,) = slices(plane)
+        assert mirror["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "endpointslicemirroring-controller.k8s.io"
 
 
 async def test_somebodys_change_of_a_slice_is_undone():
@@ -153,3 +154,21 @@ async def running_pod(plane, name, node, ip):
     conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": rfc3339(plane.clock.now())}]
     status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}
     await plane.client.patch(POD, name, "default", {"status": status}, subresource="status")
+
+
+async def test_endpoints_without_a_selector_are_mirrored_and_follow():
+    async with control_plane() as plane:
+        plain = service()
+        del plain["spec"]["selector"]
+        await plane.client.create(SERVICE, plain)
+        made = {
+            "metadata": {"name": "web", "namespace": "default"},
+            "subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"name": "http", "port": 8080}]}],
+        }
+        await plane.client.create(ENDPOINTS, made)
+        await plane.until(lambda: ready(plane) == ["192.0.2.7"])
+        await plane.merge(ENDPOINTS, "web", {"subsets": [{"addresses": [{"ip": "192.0.2.8"}], "ports": [{"name": "http", "port": 8080}]}]})
+        await plane.until(lambda: ready(plane) == ["192.0.2.8"])
+        assert len(slices(plane)) == 1
+        await plane.client.delete(ENDPOINTS, "web", "default")
+        await plane.until(lambda: slices(plane) == [])

@@ -24,6 +24,12 @@ def _nft() -> bool:
     return os.geteuid() == 0 and shutil.which("nft") is not None and subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
 
+def _iptables(variant: str) -> bool:
+    probe = f"{variant} -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -m recent --name x --set -j CONNMARK --set-mark 1"
+    done = subprocess.run(["unshare", "-n", "sh", "-c", f"{probe} && ip6{probe.removeprefix('ip')}"], check=False, capture_output=True)
+    return os.geteuid() == 0 and done.returncode == 0
+
+
 _PROBES: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "podman": lambda: shutil.which("podman") is not None and shutil.which("conmon") is not None and os.geteuid() == 0,
@@ -32,6 +38,9 @@ _PROBES: dict[str, Callable[[], bool]] = {
     "kubectl>=1.27": lambda: has("kubectl") and _kubectl_minor() >= 27,
     "netns": _netns,
     "nft": _nft,
+    "nftables": _nft,
+    "iptables": lambda: _iptables("iptables"),
+    "iptables-legacy": lambda: _iptables("iptables-legacy"),
     "wrk": lambda: shutil.which("wrk") is not None,
     "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
     "schema": lambda: _importable("kubernetes_validate"),

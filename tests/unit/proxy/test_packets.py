@@ -4,14 +4,19 @@ import pytest
 
 from edgekube.proxy import conntrack
 from edgekube.proxy.backend import Node
+from edgekube.proxy.iptables import IptablesBackend
 from edgekube.proxy.model import ANY4, ANY6, Endpoint, Front, Target, changes, stale_udp
 from edgekube.proxy.nftables import NftablesBackend
 from tests.kit.proxyhost import ADDRESSES, OWN, PODS, PORT, SERVICES, proxy_host
 from tests.kit.requires import needs
 
-pytestmark = needs("root", "netns", "nft")
+pytestmark = needs("root", "netns")
 
-BACKENDS = {"nftables": NftablesBackend}
+BACKENDS = {
+    "nftables": NftablesBackend,
+    "iptables": IptablesBackend,
+    "iptables-legacy": lambda node: IptablesBackend(node, "legacy"),
+}
 NODE = Node(instance="test", pods=PODS, services=SERVICES)
 
 
@@ -53,7 +58,7 @@ def shared_host():
         yield host
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=[pytest.param(name, marks=needs(name)) for name in BACKENDS])
 def make(request):
     return BACKENDS[request.param]
 

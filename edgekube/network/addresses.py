@@ -93,6 +93,7 @@ class HostAddresses:
         self._reader = Reader()
         self._watch: RtnlWatch | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._shadowed: set[str] = set()
         self._view = HostView()
         self._view = self._look()
 
@@ -171,18 +172,33 @@ class HostAddresses:
 
     def _look(self) -> HostView:
         links = {link.ifindex: link for link in self._reader.links()}
-        found = []
+        found, shadowed = [], set()
         for entry in self._reader.addresses():
             link = links.get(entry.ifindex)
-            if link is not None and link.up and not _ours(link) and self._usable(entry.address, entry.flags):
+            if link is None or not link.up or _ours(link):
+                continue
+            if self._usable(entry.address, entry.flags):
                 found.append(HostAddress(entry.address, entry.prefix, link.name, link.ifindex, link.mtu))
+            elif link.name != "lo" and self._in_cluster(entry.address):
+                shadowed.add(f"{entry.address}/{entry.prefix} on {link.name}")
+        self._warn(shadowed)
         preferred = {kind: _default_source(kind) for kind in (4, 6)}
         node = choose(self._configured, [entry.address for entry in found], preferred, self._view.node, self._families)
         return HostView(node or (self._last_resort,), tuple(found))
 
+    def _warn(self, shadowed: set[str]) -> None:
+        """This host has come into a network that uses the cluster's ranges: it can not be used, and parts of it can not be reached."""
+        for text in sorted(shadowed - self._shadowed):
+            log.warning("an address of this host is in a range of the cluster and is not used", extra={"address": text})
+        self._shadowed = shadowed
+
+    def _in_cluster(self, text: str) -> bool:
+        address = ipaddress.ip_address(text)
+        return any(address in network for network in self._own)
+
     def _usable(self, text: str, flags: int) -> bool:
         address = ipaddress.ip_address(text)
-        if address.is_loopback or address.is_link_local or any(address in network for network in self._own):
+        if address.is_loopback or address.is_link_local or self._in_cluster(text):
             return False
         return address.version == 4 or not flags & (_TEMPORARY | _FAILED | _DEPRECATED | _TENTATIVE)
 

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.02  # a burst of events is one pass
 WORST_PACE_SECONDS = 1.0  # between passes while somebody takes apart whatever we make
+PATIENCE = 3  # refusals in a row before the Node says so: most are gone at the next pass
 QUIET_SECONDS = 1.0  # after which a disturbance is a new one
 
 
@@ -203,11 +204,13 @@ class NodeNetwork:
         if self._own.plain != self._no_tunnel:
             await self._annotate()
         troubles = tuple(outcome.refusals)
-        if troubles != self._troubles:
-            self._troubles = troubles
-            self._publisher.tell()
         if not troubles:
             self._retry.forget("")
+        told = troubles if self._retry.failures("") >= PATIENCE else ()
+        if told != self._troubles:
+            self._troubles = told
+            self._publisher.tell()
+        if not troubles:
             return
         delay = self._retry.delay("")
         extra = {"error": "; ".join(troubles[:3]), "count": len(troubles), "retry_seconds": round(delay, 1)}

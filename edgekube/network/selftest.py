@@ -68,6 +68,7 @@ class SelfTest:
         return self._config.port + 1
 
     async def close(self) -> None:
+        self._targets = {}
         await self._scope.close()
         self._prober.close()
 

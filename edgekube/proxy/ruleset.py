@@ -143,27 +143,32 @@ def _affinity(frame: Frame, front: Front, target: Target, chains: dict[str, tupl
     """Chains in the order kube-proxy uses: a known client goes where it went, a new one anywhere and is remembered."""
     mark = f"{_MASQUERADE} " if target.masquerade else ""
     for endpoint in target.all_endpoints():
-        leaf, remembered = f"e_{_digest(front, endpoint[:2])}", f"c_{_digest(front, endpoint[:2])}"
+        leaf, remembered = _names(front, target, endpoint)
         sets[remembered] = target.affinity_seconds
         to = f"dnat to {_target(endpoint)}"
         chains[leaf] = (f"update @{remembered} {{ {frame.family} saddr }} {mark}meta l4proto {front.protocol} {to}",)
     name = f"a_{_digest(front)}"
-    rules = _pick(frame, front, target.endpoints)
+    rules = _pick(frame, front, target, target.endpoints)
     if target.inside:
         inner = f"b_{_digest(front)}"
-        chains[inner] = _pick(frame, front, target.inside)
+        chains[inner] = _pick(frame, front, target, target.inside)
         local = f"fib saddr type local {_MASQUERADE} goto {inner}"
         rules = (f"{frame.family} saddr {frame.pods} goto {inner}", local, *rules)
     chains[name] = rules
     return name
 
 
-def _pick(frame: Frame, front: Front, endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
-    names = [_digest(front, endpoint[:2]) for endpoint in endpoints]
+def _names(front: Front, target: Target, endpoint: Endpoint) -> tuple[str, str]:
+    """The chain of an endpoint, and the set of its clients; another timeout is another set."""
+    return f"e_{_digest(front, endpoint[:2])}", f"c_{_digest(front, endpoint[:2], target.affinity_seconds)}"
+
+
+def _pick(frame: Frame, front: Front, target: Target, endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
+    names = [_names(front, target, endpoint) for endpoint in endpoints]
     if not names:
         return ("drop",)
-    known = [f"{frame.family} saddr @c_{name} goto e_{name}" for name in names]
-    spread = ", ".join(f"{index} : goto e_{name}" for index, name in enumerate(names))
+    known = [f"{frame.family} saddr @{remembered} goto {leaf}" for leaf, remembered in names]
+    spread = ", ".join(f"{index} : goto {leaf}" for index, (leaf, _) in enumerate(names))
     return (*known, f"numgen random mod {len(names)} vmap {{ {spread} }}")
 
 

@@ -1,6 +1,9 @@
 """What only the nftables backend promises: it sees what others do to its table, and keeps its number of rules."""
 
 import asyncio
+import json
+import random
+import re
 
 import pytest
 
@@ -168,3 +171,62 @@ def test_packets_and_timeouts_are_no_news():
         host.do(turn)
         assert noticed
         host.do(close)
+
+
+def random_targets(rng):
+    """Some Services of every kind."""
+    pool = [Endpoint(f"10.42.0.{n}", 8080, n < 4) for n in range(1, 7)]
+    fronts = [Front(f"10.43.0.{n}", protocol, 80) for n in range(5) for protocol in ("tcp", "udp")]
+    fronts += [Front(ANY4, protocol, 30000 + n) for n in range(4) for protocol in ("tcp", "udp")]
+    found = {}
+    for front in rng.sample(fronts, rng.randrange(len(fronts))):
+        endpoints = tuple(sorted(rng.sample(pool, rng.randrange(4))))
+        inside = tuple(sorted(rng.sample(pool, rng.randrange(1, 4)))) if rng.random() < 0.3 else ()
+        found[front] = Target(
+            endpoints,
+            inside,
+            masquerade=rng.random() < 0.5,
+            drop=not endpoints and (bool(inside) or rng.random() < 0.5),
+            affinity_seconds=rng.choice((0, 0, 0, 60, 120)),
+            sources=() if front.wild or rng.random() < 0.8 else (f"192.0.2.{rng.randrange(1, 9)}/32",),
+        )
+    return found
+
+
+def contents(listing):
+    """Chains with their rules, sets and maps with their elements and timeouts."""
+    found = {}
+    for entry in json.loads(listing)["nftables"]:
+        for kind, body in entry.items():
+            if kind in ("set", "map"):
+                found[body["name"]] = {json.dumps(element) for element in body.get("elem", ())} | {str(body.get("timeout"))}
+            elif kind == "chain":
+                found.setdefault(body["name"], [])
+            elif kind == "rule":
+                found.setdefault(body["chain"], []).append(body["expr"])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_differences_end_where_one_whole_does(seed):
+    """Shapes that nothing uses any more may stay; everything else is the same to the last element."""
+
+    async def scenario(_):
+        rng = random.Random(seed)
+        backend, current = NftablesBackend(NODE), {}
+        await backend.replace(current)
+        for _ in range(60):
+            wanted = random_targets(rng)
+            await backend.apply(*changes(current, wanted))
+            current = wanted
+        walked = contents(await nft("-j", "list", "table", "ip", NODE.table))
+        await backend.replace(current)
+        fresh = contents(await nft("-j", "list", "table", "ip", NODE.table))
+        for spare in [name for name in walked if re.fullmatch(r"[np]m?\d+(i\d+)?", name) and name not in fresh]:
+            del walked[spare]
+        assert fresh["shapes"] <= walked["shapes"]
+        del fresh["shapes"], walked["shapes"]
+        assert walked == fresh
+        backend.close()
+
+    in_namespace(scenario)

@@ -96,6 +96,7 @@ def _end_pods_with_machine(settings: Settings) -> None:
     """Only when the machine goes down: stopping edgekube alone leaves its pods as they are."""
     from edgekube.app import shutdown
     from edgekube.app.removal import runtime_config
+    from edgekube.kubelet.critical import noted
     from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 
     if not shutdown.machine_stops():
@@ -103,7 +104,13 @@ def _end_pods_with_machine(settings: Settings) -> None:
     grace = settings.shutdown_grace_seconds
     notify(f"EXTEND_TIMEOUT_USEC={(grace + _SHUTDOWN_MARGIN) * 1_000_000}")
     hierarchy = Hierarchy()
-    shutdown.end_pods(hierarchy, PodGroups(hierarchy, runtime_config(settings).cgroup_root), grace=grace)
+    shutdown.end_pods(
+        hierarchy,
+        PodGroups(hierarchy, runtime_config(settings).cgroup_root),
+        grace=grace,
+        critical=noted(settings.run_dir),
+        critical_grace=settings.shutdown_grace_critical_seconds,
+    )
 
 
 def _announce() -> None:

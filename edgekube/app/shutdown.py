@@ -2,8 +2,9 @@
 
 Stopping edgekube leaves pods alone, so at a shutdown nobody would end them but systemd's last broadcast of SIGTERM, which waits a minute
 and a half for every process that ignores it: a shell as a container's first process does. So they are ended here, while file systems and
-the network are still there: SIGTERM to the first process of each container, time to act on it, then SIGKILL for all. Their Pods stay as
-they are in the API, and the next boot starts them again.
+the network are still there: SIGTERM to the first process of each container, time to act on it, then SIGKILL for all; critical pods after
+the others, within the same time. Their Pods stay as they are in the API, and the next boot starts them again. Upstream's graceful node
+shutdown marks them Failed instead, for other nodes to replace: a box in a shed has no others.
 """
 
 import contextlib
@@ -12,7 +13,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
@@ -35,18 +37,52 @@ def machine_stops() -> bool:
     return told.stdout.strip() == "stopping"
 
 
-def end_pods(hierarchy: Hierarchy, groups: PodGroups, *, grace: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Pods that end together, and the seconds they have."""
+
+    pods: frozenset[str]
+    seconds: float
+
+
+def plan_turns(pods: Collection[str], critical: Collection[str], grace: float, critical_grace: float) -> Sequence[Turn]:
+    """Critical pods last, all within `grace`: the others may need them (storage, network) until their own end."""
+    last = frozenset(pods) & frozenset(critical)
+    first = frozenset(pods) - last
+    if not first or not last:
+        return [Turn(first or last, grace)] if pods else []
+    kept = min(critical_grace, grace)
+    return [Turn(first, grace - kept), Turn(last, kept)]
+
+
+def end_pods(
+    hierarchy: Hierarchy, groups: PodGroups, *, grace: float, critical: Collection[str] = (), critical_grace: float = 0.0
+) -> None:
     """End every process of every pod, then what holds and watches them. Blocks: `grace` seconds at most where a pod does not listen."""
-    running = groups.workload()
-    for pid in first_processes(running):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while (left := groups.workload()) and time.monotonic() < deadline:
-        time.sleep(_STEP)
+    ended, killed = 0, 0
+    for turn in plan_turns(groups.pods(), critical, grace, critical_grace):
+        running = groups.workload(turn.pods)
+        ended += len(running)
+        killed += _end(groups, turn, running)
     hierarchy.kill(f"/{groups.root}")
     hierarchy.kill_service()
-    log.info("pods ended for the shutdown", extra={"processes": len(running), "killed": len(left)})
+    log.info("pods ended for the shutdown", extra={"processes": ended, "killed": killed})
+
+
+def _end(groups: PodGroups, turn: Turn, running: Collection[int]) -> int:
+    """Ask, wait, kill; how many had to be killed."""
+    _signal(first_processes(running), signal.SIGTERM)
+    deadline = time.monotonic() + turn.seconds
+    while (left := groups.workload(turn.pods)) and time.monotonic() < deadline:
+        time.sleep(_STEP)
+    _signal(left, signal.SIGKILL)
+    return len(left)
+
+
+def _signal(pids: Collection[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def first_processes(running: Collection[int]) -> list[int]:

@@ -20,7 +20,7 @@ from edgekube.client.cache import Cache, Source
 from edgekube.client.notes import Notes
 from edgekube.client.protocol import Client
 from edgekube.client.recorder import Recorder
-from edgekube.kubelet import localstorage, podspec
+from edgekube.kubelet import critical, localstorage, podspec
 from edgekube.kubelet import machine as machines
 from edgekube.kubelet.admission import refuse
 from edgekube.kubelet.config import KubeletConfig
@@ -302,6 +302,7 @@ class KubeletComponent:
         if milli != self._shared:
             self._shared = milli
             self._node.groups.share_out(milli)
+        critical.note(self._config.run_dir, [worker.pod for worker in self._workers.values() if not worker.over])
 
     def _services(self, namespace: str) -> Iterable[Obj]:
         for item in self._cache.list(SERVICE, namespace):

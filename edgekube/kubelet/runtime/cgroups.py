@@ -296,9 +296,12 @@ class PodGroups:
                     found[path.name.removeprefix("pod")] = f"/{parent}/{path.name}"
         return found
 
-    def workload(self) -> set[int]:
-        """Processes of containers, of all pods: not those that hold a pod's namespaces or watch its containers."""
-        return self.hierarchy.processes(f"/{self.root}", without=_HELPERS)
+    def workload(self, uids: Collection[str] | None = None) -> set[int]:
+        """Processes of containers, of these pods or all: not those that hold a pod's namespaces or watch its containers."""
+        if uids is None:
+            return self.hierarchy.processes(f"/{self.root}", without=_HELPERS)
+        found = (self.hierarchy.processes(group, without=_HELPERS) for uid, group in self.pods().items() if uid in uids)
+        return set().union(*found)
 
     def folders(self, uid: str) -> Sequence[Path]:
         """Where a pod's group is or will be, whatever its class, in one tree: enough to find its processes."""

@@ -2,7 +2,7 @@
 
     node.json     its name, its servers and addresses               node.key      its key, for life
     ca.crt        the authority of its cluster                       client.crt    system:node:NAME, towards the API
-    serving.crt   the certificate of its own API
+    serving.crt   the certificate of its own API                     state, state.key   what it remembers of the cluster
 
 One key for both certificates, so that no certificate file ever needs to be swapped together with a key. Each file is written whole or
 not at all.
@@ -37,6 +37,15 @@ class Identity:
     @property
     def client(self) -> Path:
         return self.folder / "client.crt"
+
+    @property
+    def state(self) -> Path:
+        """What is remembered of the cluster, encrypted (client/shadowstore.py)."""
+        return self.folder / "state"
+
+    @property
+    def state_key(self) -> Path:
+        return self.folder / "state.key"
 
     @property
     def serving(self) -> Path:

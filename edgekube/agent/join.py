@@ -125,6 +125,8 @@ class _Joining:
                 except Unreachable as error:
                     troubles.append(f"{server}: {error}")
                     continue
+                if not found.ca.exists() or found.ca.read_bytes() != answer.authority:
+                    found.state.unlink(missing_ok=True)  # of another cluster
                 write_if_changed(found.ca, answer.authority, mode=0o644)
                 hit("join.authority")
                 return server

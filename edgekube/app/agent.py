@@ -98,7 +98,7 @@ async def run_agent(settings: Settings, stop: asyncio.Event, announce: Callable[
         discovery.announcements_to(link.heard)
         door.moved.append(discovery.changed)
     async with HttpClient(HttpConfig(server=f"http://{words.SERVER_NAME}", via=link)) as inner:
-        remembered = ShadowStore(file=SealedLog(identity.folder / "state", FileKey(identity.folder / "state.key")))
+        remembered = ShadowStore(file=SealedLog(identity.state, FileKey(identity.state_key)))
         await remembered.open()
         client = ShadowClient(inner, remembered)
         link.on_change(client.contact.link_changed)

@@ -11,6 +11,9 @@ The runtime and the pod network are behind protocols (runtime/protocol.py).
     probes, prober, lifecycle   is it alive, is it ready; hooks                      images, credentials     pull policy, back-off, secrets
     env, fields, hostfiles, security, resources   spec -> container settings         volumes/                what pods mount
 
-Consequences: nothing about a pod is kept on disk but its volumes and logs; restart counts and readiness survive a restart through the
-container labels and the pod's own status.
+    static/     pods that come from files of this node                               fence      pods that must end without contact
+
+Consequences: the kubelet keeps nothing about a pod on disk but its volumes and logs; restart counts and readiness survive a restart through
+the container labels and the pod's own status. What it needs to start without a server is remembered by the client it is given
+(client/shadow.py). Images are as upstream: with pull policy Always a registry must answer; a pod that is to start alone says IfNotPresent.
 """

@@ -1,6 +1,7 @@
 """Images for containers: pull policy, back-off, credentials, one pull at a time, and the Events people read.
 
 Upstream: pkg/kubelet/images/image_manager.go. Back-off is per pod and image: 10 s doubling to 300 s, forgotten when a pull succeeds.
+Always means what it says, also on a node without a network: ErrImagePull although the image is there. IfNotPresent takes what is there.
 """
 
 import asyncio

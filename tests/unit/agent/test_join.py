@@ -115,3 +115,21 @@ async def test_a_verified_question(tmp_path):
         context = client_context(clock=FlooredClock(tmp_path / "floor"), ca=authority)
         status, _, body = await fetch(server, "/x", context=context, timeout=5)
         assert (status, body) == (200, authority)
+
+
+async def test_what_was_remembered_of_another_cluster_is_forgotten(tmp_path):
+    """Else a machine that changes hands would start its old pods when it is next alone."""
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    (folder / "ca.crt").write_bytes(b"another authority")
+    (folder / "state").write_bytes(b"pods of another cluster")
+    async with somebody(tmp_path, ok) as (server, authority, _):
+        token = f"EK1{bootstraptokens.authority_digest(authority)}::abcdef.0123456789abcdef"
+        clock = FlooredClock(tmp_path / "floor")
+        with pytest.raises(ValueError):  # that server can no more than show its authority
+            await ensure_joined(config(tmp_path, server, token), clock)
+        assert not (folder / "state").exists()
+        (folder / "state").write_bytes(b"of this cluster")
+        with pytest.raises(ValueError):  # that server can no more than show its authority
+            await ensure_joined(config(tmp_path, server, token), clock)
+        assert (folder / "state").exists()

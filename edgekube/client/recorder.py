@@ -89,8 +89,9 @@ class Recorder:
                 self._told = False
             except ApiError as error:
                 DROPPED.inc()
-                level = logging.DEBUG if self._told else logging.INFO
-                self._told = self._told or isinstance(error, _LATER)  # while the server is away one line says it for all
+                away = isinstance(error, ServiceUnavailable | Timeout)  # whoever has lost the server says so, once
+                level = logging.DEBUG if self._told or away else logging.INFO
+                self._told = self._told or isinstance(error, _LATER)
                 log.log(level, "event not written", extra={"reason": queued.sighting.reason, "why": error.message})
             finally:
                 self._queue.task_done()

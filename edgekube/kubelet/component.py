@@ -93,6 +93,7 @@ class KubeletComponent:
         )  # fmt: skip
         self._pressure = Pressure(config=config, clock=clock)
         self._agent.pressure = self._look
+        self._agent.back = self._contact_back
         self._objects = PodObjects(client=client)
         self._reporter = Reporter(client=client)
         events = PodEvents(self._recorder)
@@ -210,6 +211,11 @@ class KubeletComponent:
 
     def _fenced_pods(self) -> Sequence[Obj]:
         return [worker.pod for worker in self._workers.values() if nodeloss.fenced(worker.pod) and not worker.over]
+
+    def _contact_back(self) -> None:
+        """What waits for the API does not wait for its back-off."""
+        self._reporter.retry()
+        self._static.mirrors.kick()
 
     def recheck(self) -> None:
         """What `may_run` and `must_end` answer may have changed."""

@@ -61,6 +61,7 @@ class NodeAgent:
         self._retry = Backoff(base=RETRY_SECONDS, cap=config.lease_renew_seconds)
         self._kick = asyncio.Event()
         self.network_up = asyncio.Event()  # set once the pod network has been ready
+        self.back: Callable[[], None] = lambda: None  # called when the API is there again after a silence
         self.pressure: Callable[[], Health] = Health  # set by the eviction manager
         self._disk = machines.disk(config.data_dir)
 
@@ -101,8 +102,10 @@ class NodeAgent:
             try:
                 await self._beat()
                 registered.set()
-                self._silent = False
                 self._retry.forget("")
+                if self._silent:
+                    self._silent = False
+                    self.back()
             except ApiError as error:
                 self._failed(error)
                 if isinstance(error, ServiceUnavailable | Timeout):
@@ -122,7 +125,8 @@ class NodeAgent:
         """What the API has of us grows old: the next beat that gets through says everything."""
         self._told_at = float("-inf")
         if not self._silent:
-            log.warning("node status not written", extra={"node": self._config.node_name, "error": error.message})
+            level = logging.DEBUG if isinstance(error, ServiceUnavailable | Timeout) else logging.WARNING  # who connects says it already
+            log.log(level, "node status not written", extra={"node": self._config.node_name, "error": error.message})
         self._silent = True
 
     async def _beat(self) -> None:

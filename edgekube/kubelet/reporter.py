@@ -96,6 +96,13 @@ class Reporter:
         entry.delete = True
         self._queue.add(uid)
 
+    def retry(self) -> None:
+        """The API is there again: what it has not heard yet, now."""
+        for uid, entry in self._entries.items():
+            if entry.delete or not self.settled(uid):
+                self._backoff.forget(uid)
+                self._queue.add(uid)
+
     def forget(self, uid: str) -> None:
         self._entries.pop(uid, None)
         self._backoff.forget(uid)

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from edgekube.api.catalog import CONFIG_MAP, NODE, POD, SECRET
+from edgekube.lib.backoff import Backoff
 from edgekube.lib.files import mounts_below
 from tests.kit.cable import Cable
 from tests.kit.fake_runtime import FakeRuntime
@@ -150,6 +151,24 @@ async def test_containers_are_restarted_while_the_server_is_away_and_the_status_
     await asyncio.sleep(0.3)
     assert away.cable.calls[calls:].count("update") <= 4  # the pod's status, the node's, the lease
     assert [one.info.id for one in away.running()] == [again]
+
+
+async def test_after_a_long_silence_statuses_do_not_wait(away):
+    """The reporter's own back-off has grown to half a minute by then."""
+    node = away.node
+    await away.start()
+    await node.apply(pod("web"))
+    await node.ready("web")
+    away.cable.pull()
+    node.kubelet._reporter._backoff = Backoff(base=60.0, cap=60.0)
+    node.runtime.exit(away.running()[0].info.id, 1)
+    async with asyncio.timeout(10):
+        await until(lambda: away.running() and away.running()[0].info.attempt == 1)
+        node.kubelet._agent.kick()
+        await until(lambda: node.kubelet._agent.silent)
+        away.cable.plug()
+        node.kubelet._agent.kick()
+        await node.until("web", lambda p: container(p)["restartCount"] == 1 and container(p)["ready"])
 
 
 async def test_a_count_reached_alone_survives_a_reboot_alone(away):

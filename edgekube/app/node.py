@@ -17,6 +17,7 @@ from edgekube.api.types import Obj
 from edgekube.app.gate import DelegatedGate
 from edgekube.app.paths import Paths
 from edgekube.app.removal import runtime_config
+from edgekube.app.shutdown import machine_stops
 from edgekube.client.notes import NoNotes, Notes
 from edgekube.client.protocol import Client
 from edgekube.config import Settings
@@ -169,6 +170,7 @@ def _kubelet(host: Host, runtime: _Runtime, network: NodeNetwork, policies: Node
         network_ready=lambda: network.ready,
         notes=host.notes,
         fencing=_fencing(host, runtime),
+        machine_stops=machine_stops,
     )
 
 

@@ -74,9 +74,11 @@ class KubeletComponent:
         notes: Notes | None = None,
         may_run: Callable[[Obj], str | None] = lambda _pod: None,
         fencing: Fencing | None = None,
+        machine_stops: Callable[[], bool] = lambda: False,
     ) -> None:
         """`may_run` says why a pod must not be started now, None: it may; `recheck` asks it again. `fencing`: this node promises to end
-        fenced pods without contact to its server (fence.py)."""
+        fenced pods without contact to its server (fence.py). `machine_stops`, asked when the kubelet stops: is it the machine that does?"""
+        self._machine_stops = machine_stops
         self._config, self._runtime, self._clock = config, runtime, clock
         self._machine = machine or machines.read_machine(config.data_dir)
         self._recorder = Recorder(client=client, component="kubelet", clock=clock, host=config.node_name)
@@ -162,6 +164,8 @@ class KubeletComponent:
             finally:
                 await self._scope.close()
                 await self._objects.close()
+                if await asyncio.to_thread(self._machine_stops):
+                    await self._agent.leave()
 
     # start
 

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 LEASES = "kube-node-lease"
 STARTING_SECONDS = 0.25
 RETRY_SECONDS = 1.0
+LEAVING_SECONDS = 2.0
 
 
 class NodeAgent:
@@ -89,6 +90,12 @@ class NodeAgent:
         if self._healthy is not None and nodestatus.is_ready(node) != self._healthy:
             self._told_at = float("-inf")
             self.kick()
+
+    async def leave(self) -> None:
+        """The machine goes down: nobody should count on this node from now on. Best effort, a few seconds at most."""
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(LEAVING_SECONDS):
+                await self._write_status(Health(troubles=("node is shutting down",)))
 
     def gone(self) -> None:
         """Somebody deleted the Node: register again."""

@@ -237,6 +237,17 @@ async def test_the_node_is_healthy_again_at_once(away, monkeypatch):
             await asyncio.sleep(0.02)
 
 
+async def test_a_node_whose_machine_goes_down_says_so(away):
+    node = away.node
+    await away.start(machine_stops=lambda: True)
+    await node.apply(pod("web"))
+    await node.ready("web")
+    await node.stop()
+    found = condition(await node.client.get(NODE, NODE_NAME), "Ready")
+    assert (found["status"], found["reason"], found["message"]) == ("False", "KubeletNotReady", "node is shutting down")
+    assert away.running(), "its pods are ended by app.shutdown"
+
+
 async def test_a_pod_that_must_not_run_is_not_started(away):
     node, refused = away.node, ["fenced: no contact for 60s"]
     await away.start(may_run=lambda _pod: refused[0])

@@ -92,6 +92,7 @@ class KubeletComponent:
         self._agent = NodeAgent(
             config=config, client=client, runtime=runtime, clock=clock, recorder=self._recorder, machine=self._machine,
             host_ips=host_ips, network_ready=network_ready, renewed=self._renewed,
+            resized=machines.resized if machine is None else lambda found: found,
         )  # fmt: skip
         self._pressure = Pressure(config=config, clock=clock)
         self._agent.pressure = self._look

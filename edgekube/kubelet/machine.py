@@ -2,15 +2,17 @@
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "riscv64": "riscv64"}
 
+_LITTLE = 16 << 20  # bytes of memory that are no news
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What does not change while we run."""
+    """What hardly changes while we run: see `resized`."""
 
     cpus: int
     memory: int
@@ -76,6 +78,14 @@ def read_machine(data_dir: Path) -> Machine:
         os_image=_os_image(),
         architecture=ARCHITECTURES.get(platform.machine(), platform.machine()),
     )
+
+
+def resized(machine: Machine) -> Machine:
+    """The same with what it has of processors and memory now: a virtual machine may be given more, or lose some, while it runs."""
+    cpus, memory = len(os.sched_getaffinity(0)), meminfo().get("MemTotal", 0)
+    if cpus == machine.cpus and abs(memory - machine.memory) < _LITTLE:
+        return machine
+    return replace(machine, cpus=cpus, memory=memory)
 
 
 def _own_id(data_dir: Path) -> str:

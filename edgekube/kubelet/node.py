@@ -46,8 +46,10 @@ class NodeAgent:
         host_ips: Callable[[], Sequence[str]],
         network_ready: Callable[[], bool],
         renewed: Callable[[float, Obj], None] = lambda _sent, _lease: None,
+        resized: Callable[[Machine], Machine] = lambda machine: machine,
     ) -> None:
-        """`renewed(boot time of sending, the Lease)` is called for each renewal that was answered."""
+        """`renewed(boot time of sending, the Lease)` is called for each renewal that was answered; `resized` looks at the machine again."""
+        self._resized = resized
         self._config, self._client, self._runtime, self._clock = config, client, runtime, clock
         self._recorder, self._machine, self._host_ips, self._network_ready = recorder, machine, host_ips, network_ready
         self._renewed = renewed
@@ -141,7 +143,8 @@ class NodeAgent:
         if self._node is None:
             self._node = await self._register()
         due = self._clock.monotonic() - self._told_at >= self._config.node_status_seconds
-        said = (health, tuple(self._host_ips()), self._runtime_version)
+        self._machine = self._resized(self._machine)
+        said = (health, tuple(self._host_ips()), self._runtime_version, self._machine)
         if due or said != self._told:
             await self._write_status(health)
             self._told, self._told_at = said, self._clock.monotonic()

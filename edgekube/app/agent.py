@@ -102,7 +102,7 @@ async def run_agent(settings: Settings, stop: asyncio.Event, announce: Callable[
         await remembered.open()
         client = ShadowClient(inner, remembered)
         link.on_change(client.contact.link_changed)
-        client.contact.connected = lambda: link.connected
+        link.on_change(lambda up: None if up else remembered.hurry())
         own = replace(settings, node_name=identity.name)
         agent = Agent(settings=own, identity=identity, client=client, remembered=remembered, clock=clock, door=door)
         first = (discovery,) if discovery is not None else ()

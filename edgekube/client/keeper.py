@@ -53,6 +53,12 @@ class Keeper:
             self._later.add(name)
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Nothing more will be heard for a while: what has time is written soon."""
+        self._soon |= self._later
+        self._later.clear()
+        self._wake.set()
+
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Write what changes, until cancelled; what waits then is written at once."""
         if ready is not None:

@@ -74,8 +74,8 @@ class Reporter:
         if _revision(pod) < _revision(entry.pod):
             return
         entry.pod = pod
-        if entry.written is None or entry.written is not entry.status:
-            return
+        if entry.status is None or entry.written is None or not same(entry.written, entry.status):
+            return  # it is being written, or will be
         theirs = pod.get("status") or {}
         if not same(theirs, merge_status(theirs, entry.written)):
             entry.written = None

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 
+import pytest
+
 from edgekube.api.catalog import LEASE, NODE, POD, REPLICA_SET
 from edgekube.api.nodeloss import ANNOTATION, MARK, PROMISE
 from edgekube.controllers import nodehealth
 from edgekube.controllers.base import Settings
 from edgekube.controllers.nodehealth import NOT_READY, UNREACHABLE
 from edgekube.controllers.nodelifecycle import LEASES
-from edgekube.errors import ApiError, Conflict
+from edgekube.errors import ApiError, Conflict, Forbidden
 from edgekube.lib.clock import rfc3339, rfc3339_micro
 from tests.api.controlplane import bare_pod, control_plane, replica_set
 
@@ -206,3 +208,30 @@ async def test_who_promises_nothing_is_not_fenced():
         await plane.client.create(POD, choosing(on(bare_pod("p"), "gone"), "fenced"))
         await plane.settle(1.0)
         assert plane.get(POD, "p") is not None
+
+
+OUT = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+
+
+async def test_out_of_service_frees_the_pods_of_a_lost_node_at_once_and_of_a_living_one_gently():
+    async with control_plane(settings=QUICK) as plane:
+        await join(plane, "there")
+        await join(plane, "gone")
+        plane.hold = True  # no kubelet ends what is deleted
+        for name in ("there", "gone"):
+            await plane.client.create(POD, on(bare_pod(f"on-{name}"), name))
+        async with alive(plane, "there"):
+            await plane.until(lambda: ready_of(plane, "gone") == ("Unknown", "NodeStatusUnknown"))
+            for name in ("there", "gone"):
+                await plane.client.patch(NODE, name, "", {"spec": {"taints": [OUT]}})
+            await plane.until(lambda: plane.get(POD, "on-gone") is None)
+            await plane.until(lambda: "deletionTimestamp" in plane.get(POD, "on-there")["metadata"])
+
+
+async def test_a_pod_is_fenced_from_its_creation_on_or_never():
+    async with control_plane() as plane:
+        await join(plane, "n")
+        await plane.client.create(POD, choosing(on(bare_pod("p"), "n"), "fenced"))
+        for choice in ("stay", None):
+            with pytest.raises(Forbidden, match="a pod can not become or cease to be fenced"):
+                await plane.client.patch(POD, "p", "default", {"metadata": {"annotations": {ANNOTATION: choice}}})

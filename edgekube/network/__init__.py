@@ -13,6 +13,7 @@ hosts differ in both. Decision: every pod gets a veth whose host end is a route 
     addresses.py   which addresses this host has, and which of them is the node's: followed live
     plan.py        Nodes -> what should be          changes.py  what should be, what there is -> what to do        (pure, with model.py)
     rtnl.py        what there is                    kernel.py   doing it          watch.py, events.py  who took something apart
+    guard.py       only nodes may send to the tunnel's port          collisions.py  what of our ranges the host uses already
     podlinks.py    attached pods (links.py makes one, ipam.py numbers them)       thread.py   where pyroute2 runs
     selftest.py    does it carry packets (probe.py asks, offload.py mends, verdict.py words it, publish.py tells it)
 

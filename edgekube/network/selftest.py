@@ -108,10 +108,10 @@ class SelfTest:
         self._tell()
 
     def _asked(self, address: str) -> None:
-        """A node that asks us is there: if we think otherwise, look again."""
+        """A node that asks us is there: if we failed to reach it, look again."""
         name = self._own_address.get(address, "")
         known = self.verdicts.get(name)
-        if known is not None and known.again and self._backoff.failures(name) > 0:
+        if self._backoff.failures(name) > 0 and not (known is not None and known.reason == "FullPacketsLost"):
             self._backoff.forget(name)
             self._start(name)
 
@@ -122,16 +122,20 @@ class SelfTest:
 
     async def _test(self, name: str) -> None:
         """Until the path has been seen as it is now."""
+        found: Verdict | None = None
         try:
             async with self._slots:
                 while (target := self._targets.get(name)) is not None:
                     found = await self._examine(target)
                     if self._targets.get(name) == target:
-                        self._conclude(found)
+                        if not (found.fault and self._backoff.failures(name) == 0):  # seen once, a fault may be one just being mended
+                            self._conclude(found)
                         break
         finally:
             self._running.discard(name)
-        if name in self._targets and self.verdicts[name].again:
+        if found is not None and not found.again:
+            self._backoff.forget(name)
+        elif name in self._targets and found is not None:
             asyncio.get_running_loop().call_later(self._backoff.delay(name), self._start, name)
 
     def _conclude(self, found: Verdict) -> None:

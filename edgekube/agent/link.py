@@ -24,6 +24,7 @@ from edgekube.lib import metrics
 from edgekube.lib.clock import Clock
 from edgekube.lib.mux import Refused, Session, SessionClosed, Stream, words
 from edgekube.lib.mux.session import Accept
+from edgekube.lib.ratelimit import RateLimit
 from edgekube.lib.tasks import TaskScope
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Link:
         self._session: Session | None = None
         self._open: set[Session] = set()  # with those that only finish what they have
         self._up = False
+        self._hints = RateLimit(rate=0.2, burst=3)
         self._pace = Pace(clock.monotonic())
         self._reach = Reach(servers=servers, tls=tls)
         self._contact: tuple[float, float] | None = None
@@ -134,8 +136,8 @@ class Link:
             self._wake.set()
 
     def heard(self, addresses: Sequence[Address]) -> None:
-        """A hint where the server may be."""
-        if self._servers.heard(addresses):
+        """A hint where the server may be. Strangers give hints too: an attempt that is under way is given up for a few of them only."""
+        if self._servers.heard(addresses) and self._hints.allows(self._clock.monotonic()):
             log.info("heard of a server", extra={"addresses": ",".join(map(str, addresses))})
             self.kick()
 

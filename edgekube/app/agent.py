@@ -103,6 +103,7 @@ async def run_agent(settings: Settings, stop: asyncio.Event, announce: Callable[
         client = ShadowClient(inner, remembered)
         link.on_change(client.contact.link_changed)
         link.on_change(lambda up: None if up else remembered.hurry())
+        client.contact.connected = lambda: link.connected
         own = replace(settings, node_name=identity.name)
         agent = Agent(settings=own, identity=identity, client=client, remembered=remembered, clock=clock, door=door)
         first = (discovery,) if discovery is not None else ()

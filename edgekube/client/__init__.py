@@ -1,5 +1,5 @@
-"""The only way for a component to see the cluster: a `Client` (in process or over HTTPS), and caches built on it.
+"""The only way for a component to see the cluster: a `Client` (in process, over HTTPS, or remembered), and caches built on it.
 
-Both implementations keep one contract suite (tests/contract/client.py): same errors, same behaviour. Components hold a Client with
+All implementations keep one contract suite (tests/contract/client.py): same errors, same behaviour. Components hold a Client with
 an identity of their own, which RBAC checks.
 """

@@ -31,6 +31,7 @@ class Contact:
         self._until = 0.0  # how long a cold start waits
         self._probing = asyncio.Lock()
         self._kicked = asyncio.Event()
+        self.connected: Callable[[], bool] = lambda: False  # whether the link stands, where somebody knows
 
     @property
     def away(self) -> bool:
@@ -47,7 +48,8 @@ class Contact:
         try:
             return self._answered(await call)
         except AWAY as error:
-            if self._met or not self._starting():
+            slow = isinstance(error, Timeout) and self.connected()  # an answer that is late is no lost contact
+            if not slow and (self._met or not self._starting()):
                 self.lost(error.message)
             raise
         except ApiError:

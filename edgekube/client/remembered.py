@@ -4,7 +4,7 @@ The list is explicit: what is not in REMEMBERED is asked of the server or fails.
 it: it is watched by its name then, which is also all that node authorization lets a node read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -118,6 +118,13 @@ REMEMBERED: Sequence[Rule] = (
 
 PINNED = frozenset({(CONFIG_MAP, Key("kube-system", "edgekube-cluster"))})
 """Single objects that are kept although no pod refers to them: the cluster's settings."""
+
+
+def members(raw: bytes | None, uids: Set[str]) -> set[tuple[str, ...]]:
+    """Which of the pods `uids` an EndpointSlice leads to, and where."""
+    entries = orjson.loads(raw).get("endpoints") or () if raw is not None and b'"targetRef"' in raw else ()
+    found = {((entry.get("targetRef") or {}).get("uid") or "", *entry["addresses"]) for entry in entries}
+    return {one for one in found if one[0] in uids}
 
 
 def rule_for(source: Source) -> Rule | None:

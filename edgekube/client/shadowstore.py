@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 import orjson
 
 from edgekube.api import meta
-from edgekube.api.catalog import CONFIG_MAP, POD, SECRET
+from edgekube.api.catalog import CONFIG_MAP, ENDPOINT_SLICE, POD, SECRET
 from edgekube.api.item import Item
 from edgekube.api.kind import Kind
 from edgekube.api.podrefs import references
 from edgekube.api.types import Key
 from edgekube.client.keeper import Keeper, Pace
 from edgekube.client.reflector import Source
-from edgekube.client.remembered import PINNED, Rule, Weight, by_name, rule_for, weigh_change
+from edgekube.client.remembered import PINNED, Rule, Weight, by_name, members, rule_for, weigh_change
 from edgekube.lib.sealed import Damaged, SealedLog
 
 log = logging.getLogger(__name__)
@@ -174,7 +174,12 @@ class ShadowStore:
             picture.found.pop(key, None)
         else:
             picture.found[key] = item
-        weight = weigh_change(picture.rule, old, None if item is None else item.raw)
+        new = None if item is None else item.raw
+        weight = weigh_change(picture.rule, old, new)
+        if weight is Weight.LATER and picture.source.kind == ENDPOINT_SLICE:
+            mine = {pod.uid for pod in self.items(POD)}
+            if members(old, mine) != members(new, mine):
+                weight = Weight.SOON  # our own pods: alone, their Services hang on it
         if weight is not Weight.NOTHING:
             self._keeper.dirty(_name_of(picture.source, key), weight)
             self._pods_changed = self._pods_changed or picture.source.kind == POD

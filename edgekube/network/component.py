@@ -10,6 +10,7 @@ there is. A pass costs some 2 ms with 100 nodes, all of it in the network thread
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +24,11 @@ from edgekube.client.protocol import Client
 from edgekube.errors import ApiError
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock
+from edgekube.lib.process import ProgramMissing
 from edgekube.network import kernel, links
 from edgekube.network.addresses import HostAddresses
 from edgekube.network.events import Expectation
+from edgekube.network.guard import Guard, remove_guard
 from edgekube.network.kernel import Outcome
 from edgekube.network.links import PodLink
 from edgekube.network.model import OverlayConfig, Peer, Wanted, family
@@ -83,6 +86,7 @@ class NodeNetwork:
         self._disturbed = False
         self._pace = Backoff(base=GATHER_SECONDS, cap=WORST_PACE_SECONDS)
         self._publisher = Publisher(node_name=config.node_name, client=client, clock=clock, folder=config.run_dir, state=self._state)
+        self._guard = Guard(instance=config.overlay.instance, port=config.overlay.port)
         self._test = SelfTest(config=config.overlay, mend=self._wake.set, tell=self._publisher.tell)
 
     async def run(self, ready: asyncio.Event) -> None:
@@ -102,6 +106,7 @@ class NodeNetwork:
                 await self._remember()
                 self._start_watching()
                 group.create_task(self._publisher.run(), name="network/publisher")
+                group.create_task(self._guard.run(), name="network/guard")
                 await self._reconcile()
                 self._pods.use(self._own.ranges)
                 self._publisher.tell()
@@ -192,6 +197,7 @@ class NodeNetwork:
             mended = await self._pods.mend(set(outcome.links.values()))
             if outcome.anew or mended:
                 self._wake.set()  # what happened to a new link before its neighbours were watched is seen by one more pass
+            self._guard.want([address for peer in self._peers.values() for address in peer.addresses])
             self._test.update(own, self._peers.values(), self._overlay, underlay, anew=outcome.anew)
         await self._judge(outcome)
         return outcome.repairs
@@ -266,6 +272,8 @@ async def remove_network(instance: str) -> int:
         for attachment in found:
             await thread.run(links.remove_link, attachment.link)
         await thread.run(kernel.remove, OverlayConfig(instance=instance))
+        with contextlib.suppress(ProgramMissing):
+            await remove_guard(instance)
         return len(found)
     finally:
         await thread.close()

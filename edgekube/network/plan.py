@@ -43,6 +43,7 @@ DEFAULT_MTU = {VXLAN: 1450, HOST_GW: 1500}
 OVERHEAD = {4: 50, 6: 70}  # what VXLAN takes of an uplink's MTU, by the family of the underlay
 LEAST_MTU = {4: 576, 6: 1280}
 _WHOLE = {4: 32, 6: 128}
+_NO_ADDRESS = "no interface of this node that is up has its address: is the cable out, or --node-ip wrong?"
 NO_TUNNEL = "edgekube.io/no-vxlan"  # annotation of a Node whose kernel can not make the tunnel: others must know
 
 
@@ -100,8 +101,10 @@ def plan_overlay(
 ) -> Overlay:
     """How this node reaches the others. `path_mtu`: smaller than the link's towards these peers."""
     others = sorted((peer for peer in peers if peer.name != own.name and peer.ranges), key=lambda peer: peer.name)
-    if underlay is None or not own.ranges or not others:
+    if not own.ranges or not others:
         return Overlay()
+    if underlay is None:
+        return Overlay(refused={peer.name: _NO_ADDRESS for peer in others})
     routes: set[RouteTo] = set()
     neighbours: set[NeighbourAt] = set()
     forwards: set[Forward] = set()

@@ -242,6 +242,16 @@ async def test_watch(client):
     assert revisions == sorted(set(revisions))
 
 
+async def test_a_list_and_a_watch_tell_the_same_bytes(client):
+    """A cache that lists again must not take every object for changed."""
+    start = (await client.list(CONFIG_MAP)).revision
+    await client.create(CONFIG_MAP, config_map(labels={"a": "b"}, x="1"))
+    async with client.watch(CONFIG_MAP, revision=start) as batches:
+        (change,) = await next_changes(batches, 1)
+    (item,) = (await client.list(CONFIG_MAP)).items
+    assert (change.item.raw, change.item.revision) == (item.raw, item.revision)
+
+
 async def test_a_watch_from_forgotten_times_expires(client):
     for number in range(80):
         await client.create(CONFIG_MAP, config_map(f"c{number}"))

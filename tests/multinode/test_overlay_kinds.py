@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 
 import pytest
 
@@ -13,7 +15,7 @@ from tests.kit.requires import needs
 from tests.multinode.test_overlay import gone, settled
 from tests.multinode.test_selftest import until_reason, until_reported
 
-pytestmark = needs("root", "netns", "busybox")
+pytestmark = needs("root", "netns", "busybox", "nft")
 
 
 def fill(net):
@@ -126,3 +128,48 @@ def test_a_node_that_is_removed_leaves_nothing(dual):
         ns.call_inside(one.netns, lambda: asyncio.run(remove_network(one.instance)))
         ns.call_inside(one.netns, lambda: asyncio.run(remove_network(one.instance)))
         assert everything(one) == before
+
+
+def wrapped(source, target, mac):
+    """What a node would send for a UDP packet from `source` to `target`: a VXLAN header, a frame, an IP packet."""
+    udp = struct.pack("!HHHH", 4000, 6000, 8 + 5, 0) + b"hello"
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(target))
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + head[12:]
+    return struct.pack("!II", 0x08000000, 1 << 8) + bytes.fromhex(mac.replace(":", "")) + b"\x02\0\0\0\0\x01\x08\0" + head + udp
+
+
+def heard(netns, act, seconds=1.0):
+    """Whether the pod hears the datagram after `act`."""
+    server = ns.call_inside(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    server.bind(("0.0.0.0", 6000))
+    server.settimeout(seconds)
+    with server:
+        act()
+        try:
+            return server.recv(100) == b"hello"
+        except TimeoutError:
+            return False
+
+
+def test_only_nodes_may_put_packets_into_the_overlay(caplog):
+    with overlay(2) as net:
+        one, two = net.hosts
+        here, there, (target,) = fill(net)
+        reaches(here, target)
+        mac = json.loads(two.sh(f"ip -j link show {two.device}"))[0]["address"]
+        data, victim = wrapped("10.42.0.99", target, mac), ("192.168.50.11", 8472)
+
+        def send(netns):
+            ns.call_inside(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(data, victim))
+
+        assert heard(there, lambda: send(one.netns))  # a node may: that is what the overlay is
+        liar = two.add_pod()
+        assert not heard(there, lambda: send(liar))  # a pod of the same node may not
+        ns.inside(net.wire, "ip addr add 192.168.50.200/24 dev br0")
+        assert not heard(there, lambda: send(net.wire))  # nor may another machine of the LAN
+        assert "somebody changed" not in caplog.text  # what we write ourselves is no reason to write again
+        two.sh("nft flush ruleset")
+        settled(lambda: "192.168.50.10" in two.sh("nft list ruleset"))
+        assert not heard(there, lambda: send(liar))

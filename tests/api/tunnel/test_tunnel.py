@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from datetime import timedelta
 
 import aiohttp
@@ -322,3 +323,17 @@ async def test_addresses_of_servers_are_told_and_remembered(live, tmp_path):
         assert "fd00::7" in path.read_text()
     async with agent_link(live, "edge-1", path=path, servers=["127.0.0.1:1"], own=agent.credential) as again:
         assert again.link.connected
+
+
+async def test_hints_of_strangers_do_not_keep_an_agent_from_its_server(live):
+    """A flood of new addresses that accept and say nothing, while the agent dials."""
+    silent = socket.create_server(("0.0.0.0", 0), backlog=1000)
+    port = silent.getsockname()[1]
+    with silent:
+        async with agent_link(live, "edge-1", wait=False) as agent, asyncio.timeout(8):
+            number = 0
+            while not agent.link.connected:
+                number += 1
+                agent.link.heard([Address(f"127.0.{number // 250 % 250}.{number % 250 + 2}", port)])
+                await asyncio.sleep(0.005 if number > 8 else 0)
+            assert len(agent.servers.candidates()) < 12

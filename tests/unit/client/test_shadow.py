@@ -6,18 +6,19 @@ import logging
 
 import pytest
 
-from edgekube.api.catalog import CONFIG_MAP, NAMESPACE, NODE, POD, SECRET, SERVICE
+from edgekube.api.catalog import CONFIG_MAP, ENDPOINT_SLICE, NAMESPACE, NODE, POD, SECRET, SERVICE
 from edgekube.api.types import Key
 from edgekube.apiserver.identity import Decision, User
 from edgekube.apiserver.local import LocalClient
 from edgekube.apiserver.registry import tagger
 from edgekube.apiserver.server import Server
 from edgekube.client.cache import Cache, Source
+from edgekube.client.faulty import Fault, FaultyClient
 from edgekube.client.keeper import Pace
 from edgekube.client.shadow import ShadowClient
 from edgekube.client.shadowstore import ShadowStore
 from edgekube.client.watched import ObjectTracker
-from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable
+from edgekube.errors import Expired, Forbidden, NotFound, ServiceUnavailable, Timeout
 from edgekube.lib.clock import SystemClock
 from edgekube.lib.sealed import FileKey, SealedLog
 from edgekube.store.memory import MemoryStore
@@ -436,3 +437,47 @@ async def test_a_link_that_is_just_coming_up_is_waited_for(tmp_path, caplog):
             asyncio.get_running_loop().call_later(0.1, cable.plug)
             assert await names(client) == ["a", "b"]
         assert "contact" not in caplog.text
+
+
+async def test_a_late_answer_is_no_lost_contact(tmp_path, caplog):
+    """A server under load would be lost and found all the time."""
+    async with world() as server:
+        await server.create(POD, pod("a"))
+        async with remembering(tmp_path, server) as client:
+            client.contact.connected = lambda: True
+            assert await names(client) == ["a"]
+            client.inner = FaultyClient(server, [Fault(verb="list", error=Timeout("late"), times=1)])
+            found = await client.list(POD, fields=MINE.fields)
+            assert found.remembered  # better than nothing, and not for long
+            assert not client.contact.away
+            assert not (await client.list(POD, fields=MINE.fields)).remembered
+    assert "contact" not in caplog.text
+
+
+async def test_endpoints_of_own_pods_are_durable_soon(tmp_path):
+    """Those of others, and who is ready, have time."""
+    pace = Pace(soon=0.01, gather=3600)
+    async with world() as server:
+        mine = (await server.create(POD, pod("a")))["metadata"]["uid"]
+
+        def endpoints(uid, ready=True):
+            one = {"addresses": ["10.42.1.2"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "uid": uid}}
+            return {"metadata": {"name": "web", "namespace": "default"}, "addressType": "IPv4", "ports": [], "endpoints": [one]}
+
+        store = ShadowStore(file=SealedLog(tmp_path / "state", FileKey(tmp_path / "state.key")), pace=pace)
+        await store.open()
+        client = ShadowClient(server, store)
+        await names(client)
+        made = await server.create(ENDPOINT_SLICE, endpoints("somebody"))
+        await names(client, Source(ENDPOINT_SLICE))
+        await store.flush(later=False)
+        size = store._file.size
+        made = await server.update(ENDPOINT_SLICE, made | {"endpoints": endpoints(mine)["endpoints"]})
+        await names(client, Source(ENDPOINT_SLICE))
+        await store.flush(later=False)
+        assert store._file.size > size
+        size = store._file.size
+        await server.update(ENDPOINT_SLICE, made | {"endpoints": endpoints(mine, ready=False)["endpoints"]})
+        await names(client, Source(ENDPOINT_SLICE))
+        await store.flush(later=False)
+        assert store._file.size == size

@@ -191,6 +191,22 @@ def uid_of(f, name):
     return f.kubectl("get", "pods", name, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}")
 
 
+def test_a_pod_that_does_not_answer_gets_no_traffic_although_nobody_says_so(pair):
+    """Alone, the node's own readiness decides."""
+    f, agent = pair, pair.agents[0]
+    f.ready(agent)
+    serves(agent)
+    f.server.stop()
+    pid = agent.machine.sh("busybox pidof httpd").split()[0]
+    agent.machine.sh(f"kill -STOP {pid}")
+    try:
+        wait_until(lambda: all(answers(agent) for _ in range(14)), seconds=20, what="only the pod that answers is asked")
+    finally:
+        agent.machine.sh(f"kill -CONT {pid}")
+    f.server.start()
+    f.ready(agent)
+
+
 def test_a_long_time_alone_costs_nothing(pair):
     """Memory flat, no writes, two lines in the log."""
     f, agent = pair, pair.agents[0]

@@ -7,6 +7,7 @@ and at once when `close` says so.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from edgekube.lib.tlsclock import LEEWAY
 log = logging.getLogger(__name__)
 
 NODE_PREFIX, NODES = "system:node:", "system:nodes"
+MOST_ADDRESSES = 12  # told to agents
 OLD_CONNECTIONS = 3  # of one node, beside the newest
 _PATIENCE = Patience(idle=14.0, answer=6.0)  # the agent asks first: most of the time the server only listens
 _PROBE_SECONDS = 5.0
@@ -85,11 +87,15 @@ class Tunnels:
 
     def publish(self) -> None:
         """The server's addresses have changed: tell every agent, and find out which of them is still there."""
-        text = ",".join(self._addresses())
+        text = self._told()
         for tunnels in list(self._nodes.values()):
             for tunnel in [each for each in tunnels if each.session.alive]:
                 tunnel.session.probe(_PROBE_SECONDS)
-                tunnel.session.open(words.SERVERS, text, asyncio.Protocol()).close()
+                with contextlib.suppress(SessionClosed):  # as many streams as it takes are open: it learns at its next connection
+                    tunnel.session.open(words.SERVERS, text, asyncio.Protocol()).close()
+
+    def _told(self) -> str:
+        return ",".join(self._addresses()[:MOST_ADDRESSES])
 
     # one connection
 
@@ -125,7 +131,7 @@ class Tunnels:
         peer = extra["peername"]
         tunnel = _Tunnel(certificate.common_name.removeprefix(NODE_PREFIX), session, peer[0] if isinstance(peer, tuple) else "")
         lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {words.PROTOCOL}"]
-        lines.append(f"{words.SERVERS_HEADER}: {','.join(self._addresses())}")
+        lines.append(f"{words.SERVERS_HEADER}: {self._told()}")
         lines.append(f"Date: {format_datetime(self._clock.now(), usegmt=True)}")  # for machines that woke up in the past
         transport.write("\r\n".join([*lines, "", ""]).encode())
         self._added(tunnel)

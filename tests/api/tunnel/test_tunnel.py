@@ -337,3 +337,22 @@ async def test_hints_of_strangers_do_not_keep_an_agent_from_its_server(live):
                 agent.link.heard([Address(f"127.0.{number // 250 % 250}.{number % 250 + 2}", port)])
                 await asyncio.sleep(0.005 if number > 8 else 0)
             assert len(agent.servers.candidates()) < 12
+
+
+async def test_telling_addresses_never_fails(live):
+    """More than fit, and an agent that takes no more streams."""
+    live.tunnels._addresses = lambda: [f"[fd00:1111:2222:3333:4444:5555:6666:{n:x}]:6443" for n in range(500)]
+
+    async def hold(reader, _writer):
+        await reader.read()
+
+    async with agent_link(live, "edge-1", serve=hold) as agent, asyncio.timeout(10):
+        live.tunnels.publish()
+        await until(lambda: len(agent.servers._told) == 12)
+        kept = [live.tunnels.open("edge-1", "kubelet") for _ in range(256)]
+        with pytest.raises(ServiceUnavailable, match='node "edge-1": 256 streams are open already'):
+            live.tunnels.open("edge-1", "kubelet")
+        live.tunnels.publish()
+        assert agent.link.connected
+        for _, writer in kept:
+            writer.transport.abort()

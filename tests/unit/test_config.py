@@ -37,6 +37,7 @@ def test_lists_and_switches():
         ({}, {}, {"https-port": "x"}, "https-port in the file"),
         ({}, {}, {"htps-port": 1}, "unknown setting 'htps-port'"),
         ({"disable-agent": "maybe"}, {}, {}, "--disable-agent"),
+        ({"disable": "dns"}, {}, {}, "--disable: 'dns' is no part that can be left out"),
         ({"cluster-cidr": "10.0.0.0/33"}, {}, {}, "--cluster-cidr"),
         ({"cluster-cidr": "10.43.0.0/17"}, {}, {}, "overlap"),
         ({"cluster-dns": "10.44.0.10"}, {}, {}, "--cluster-dns 10.44.0.10 is not in"),

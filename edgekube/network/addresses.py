@@ -2,8 +2,9 @@
 an uplink.
 
 Which is the node's, for each family of the pod ranges: `--node-ip` if given; else the one the default route would use; else the one it
-had; else any. Never one of the cluster's own, loopback or link-local. An address that goes without a successor stays the node's: it has
-no better one, and most come back. With nothing but `lo`, the node's own address in the pod range stands in.
+had; else any, that of a bridge for other containers or virtual machines last. Never one of the cluster's own, loopback or link-local. An
+address that goes without a successor stays the node's: it has no better one, and most come back. With nothing but `lo`, the node's own
+address in the pod range stands in.
 
 Reads rtnetlink and answers from the last look. A burst of changes (a DHCP renewal takes an address away and adds another) is one change.
 Heavy libraries stay out: this is used by servers without a node, too.
@@ -12,8 +13,9 @@ Heavy libraries stay out: this is used by servers without a node, too.
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekube.network.model import HOST_MAC, Subnet, Underlay, family
@@ -23,6 +25,8 @@ from edgekube.network.watch import LINK, V4_ADDR, V4_ROUTE, V6_ADDR, V6_ROUTE, R
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.1
+# networks of other containers and of virtual machines inside this machine
+_INNER = re.compile(r"docker|virbr|podman|cni|lxcbr|lxdbr|vboxnet|vmnet|br-[0-9a-f]{12}$")
 _TEMPORARY, _FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x08, 0x20, 0x40
 _PROBES = {4: "192.0.2.1", 6: "2001:db8::1"}  # documentation addresses: a UDP connect only looks at the routes
 
@@ -61,19 +65,28 @@ class HostView:
 
 
 def choose(
-    configured: Sequence[str], candidates: Sequence[str], preferred: Mapping[int, str], before: Sequence[str], families: Sequence[int]
+    configured: Sequence[str],
+    candidates: Sequence[str],
+    preferred: Mapping[int, str],
+    before: Sequence[str],
+    families: Sequence[int],
+    inner: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """The node's addresses. `preferred`: the source address of the default route, by family. Pure."""
+    """The node's addresses. Pure.
+
+    `preferred`: the source address of the default route, by family. `inner`: taken only if there is no other.
+    """
     if configured:
         return tuple(configured)
     found = []
     for kind in families:
         usable = [address for address in candidates if family(address) == kind]
+        outer = [address for address in usable if address not in inner] or usable
         old = [address for address in before if family(address) == kind]
         best = preferred.get(kind, "")
-        found += [best] if best in usable else [address for address in old if address in usable][:1] or usable[:1] or old[:1]
+        found += [best] if best in usable else [address for address in old if address in outer][:1] or outer[:1] or old[:1]
     if not found and candidates:
-        found = [candidates[0]]
+        found = [next((address for address in candidates if address not in inner), candidates[0])]
     return tuple(found) or tuple(before[:1])
 
 
@@ -183,7 +196,9 @@ class HostAddresses:
                 shadowed.add(f"{entry.address}/{entry.prefix} on {link.name}")
         self._warn(shadowed)
         preferred = {kind: _default_source(kind) for kind in (4, 6)}
-        node = choose(self._configured, [entry.address for entry in found], preferred, self._view.node, self._families)
+        candidates = [entry.address for entry in found]
+        inner = [entry.address for entry in found if _INNER.match(entry.link)]
+        node = choose(self._configured, candidates, preferred, self._view.node, self._families, inner)
         return HostView(node or (self._last_resort,), tuple(found))
 
     def _warn(self, shadowed: set[str]) -> None:

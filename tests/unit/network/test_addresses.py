@@ -29,6 +29,14 @@ def test_the_choice(configured, candidates, preferred, before, families, node):
     assert choose(configured, candidates, preferred, before, families) == node
 
 
+def test_a_bridge_for_other_containers_is_the_last_choice_and_does_not_stick():
+    bridge, lan = "172.17.0.1", "192.168.1.5"
+    assert choose((), [bridge], {}, (), (4,), [bridge]) == (bridge,)
+    assert choose((), [bridge, lan], {}, (bridge,), (4,), [bridge]) == (lan,)
+    assert choose((), [bridge, lan], {4: bridge}, (), (4,), [bridge]) == (bridge,)
+    assert choose((), [bridge, lan], {}, (), (6,), [bridge]) == (lan,)
+
+
 async def follow(netns, *commands):
     """The node's addresses after each command, and how often a change was told."""
     addresses, told = HostAddresses(cluster=("10.42.0.0/16",), excluded=("10.43.0.0/16",)), []

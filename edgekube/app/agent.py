@@ -102,7 +102,6 @@ async def run_agent(settings: Settings, stop: asyncio.Event, announce: Callable[
         await remembered.open()
         client = ShadowClient(inner, remembered)
         link.on_change(client.contact.link_changed)
-        client.contact.connected = lambda: link.connected
         link.on_change(lambda up: None if up else remembered.hurry())
         client.contact.connected = lambda: link.connected
         own = replace(settings, node_name=identity.name)

@@ -158,14 +158,15 @@ class HostAddresses:
             return message.body[1] == 0  # a default route
         if message.kind == NEWADDR:
             address = address_of(message.body)
-            return self._news((address.ifindex, address.address), (address.prefix, address.flags & (_FAILED | _DEPRECATED | _TENTATIVE)))
+            facts = address.prefix, address.flags & (_FAILED | _DEPRECATED | _TENTATIVE)
+            return not _link_local(address.address) and self._news((address.ifindex, address.address), facts)
         if message.kind == NEWLINK:
             link = link_of(message.body)
             return not _ours(link) and self._news((link.ifindex, ""), (link.name, link.up, link.mtu))
         if message.kind == DELADDR:
             gone = address_of(message.body)
             self._known.pop((gone.ifindex, gone.address), None)
-            return True
+            return not _link_local(gone.address)
         return message.kind == DELLINK and self._known.pop((link_of(message.body).ifindex, ""), None) is not None
 
     def _news(self, key: tuple[int, str], facts: tuple[object, ...]) -> bool:
@@ -216,6 +217,11 @@ class HostAddresses:
         if address.is_loopback or address.is_link_local or self._in_cluster(text):
             return False
         return address.version == 4 or not flags & (_TEMPORARY | _FAILED | _DEPRECATED | _TENTATIVE)
+
+
+def _link_local(address: str) -> bool:
+    """Every IPv6 link has one: they come and go with each pod."""
+    return address.startswith("fe80:")
 
 
 def _ours(link: Link) -> bool:

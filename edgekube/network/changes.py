@@ -146,7 +146,7 @@ def _seen(picture: Picture, names: Mapping[int, str], ours: frozenset[str]) -> t
         neighbour = NeighbourAt(link, entry.address, entry.mac)
         if entry.state & NUD_PERMANENT:
             have.add(neighbour)
-        if link in ours:
+        if link in ours and not entry.multicast:
             removable.append(neighbour)
     for entry in picture.forwards:
         if entry.address:

@@ -3,8 +3,9 @@ wake nobody, and nothing done by others is missed while we make ours. Pure.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
-from edgekube.network.changes import fits
+from edgekube.network.changes import PROTOCOL, fits
 from edgekube.network.model import Device, Forward, Local, NeighbourAt, RouteTo, Thing, Wanted
 from edgekube.network.rtnl import (
     BRIDGE,
@@ -31,7 +32,7 @@ class Expectation:
 
     def __init__(self) -> None:
         self._things: set[Thing] = set()
-        self._targets: set[str] = set()
+        self._targets: dict[str, RouteTo] = {}
         self._device: Device | None = None
         self._names: dict[int, str] = {}
         self._ours: dict[int, str] = {}
@@ -41,7 +42,7 @@ class Expectation:
     def reset(self, wanted: Wanted, names: Mapping[int, str], ours: Collection[str]) -> None:
         """`names`: every link by its number; `ours`: the names of the tunnel and of pods' links."""
         self._things = set(wanted.things)
-        self._targets = {route.dst for route in wanted.routes}
+        self._targets = {route.dst: route for route in wanted.routes}
         self._device = wanted.device
         self._names = dict(names)
         self._ours = {index: name for index, name in names.items() if name in ours}
@@ -51,7 +52,7 @@ class Expectation:
     def expect(self, wanted: Wanted, index: int = 0, name: str = "") -> None:
         """More is wanted from now on, on the link with this number if it is known."""
         self._things |= wanted.things
-        self._targets |= {route.dst for route in wanted.routes}
+        self._targets |= {route.dst: route for route in wanted.routes}
         if index:
             self._names[index] = self._ours[index] = name
             self._carriers.add(name)
@@ -60,7 +61,8 @@ class Expectation:
     def unexpect(self, wanted: Wanted, name: str) -> None:
         """No longer wanted; its link goes."""
         self._things -= wanted.things
-        self._targets -= {route.dst for route in wanted.routes}
+        for route in wanted.routes:
+            self._targets.pop(route.dst, None)
         self._ours = {index: other for index, other in self._ours.items() if other != name}
         self._carriers.discard(name)
 
@@ -90,12 +92,15 @@ class Expectation:
         found = RouteTo(route.dst, link, route.gateway, route.source, route.mtu, route.metric)
         if message.kind == DELROUTE:
             return found in self._things
+        target = self._targets.get(route.dst)
+        if target is not None and not link and route.protocol == PROTOCOL:
+            found = replace(found, link=target.link)  # a pod's, on a link that is being made
         ours = route.ifindex in self._ours and route.protocol != PROTO_KERNEL
-        return found not in self._things and (ours or route.dst in self._targets)
+        return found not in self._things and (ours or target is not None)
 
     def _neighbour(self, message: Message) -> bool:
         entry = neighbour_of(message.body)
-        if entry.ifindex not in self._ours:
+        if entry.ifindex not in self._ours or entry.multicast:
             return False
         link = self._ours[entry.ifindex]
         if entry.family == BRIDGE:

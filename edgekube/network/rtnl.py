@@ -27,6 +27,7 @@ _REQUEST_DUMP = 0x301
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _CLONED = 0x200
+_GROUPS = frozenset(map(str, range(224, 240)))
 
 
 class Message(NamedTuple):
@@ -81,6 +82,11 @@ class Neighbour(NamedTuple):
     mac: str
     state: int
     flags: int
+
+    @property
+    def multicast(self) -> bool:
+        """Of a group: the kernel makes and forgets such entries by itself."""
+        return self.address.startswith("ff") or (":" not in self.address and self.address.partition(".")[0] in _GROUPS)
 
 
 def messages(data: bytes) -> Iterator[Message]:

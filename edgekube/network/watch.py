@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Collection
 from typing import Final
 
-from edgekube.network.rtnl import Message, messages
+from edgekube.network.rtnl import DELLINK, NEWLINK, Message, messages
 
 LINK, NEIGH, V4_ADDR, V4_ROUTE, V6_ADDR, V6_ROUTE = 1, 3, 5, 7, 9, 11  # multicast groups (RTNLGRP_*)
 _SOL_NETLINK, _ADD_MEMBERSHIP, _ATTACH_FILTER = 270, 1, 26
@@ -53,16 +53,24 @@ class RtnlWatch:
         self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)))
 
     def _readable(self) -> None:
-        for _ in range(64):  # the rest at the next turn of the loop
+        """Of what is told of a link only the last counts: one that was just made has been down a moment ago."""
+        found: dict[object, Message | None] = {}
+        for number in range(64):  # the rest at the next turn of the loop
             try:
                 data = self._socket.recv(1 << 17)
             except BlockingIOError:
-                return
+                break
             except OSError:
-                self._notify(None)
+                found[None] = None
                 continue
-            for message in messages(data):
-                self._notify(message)
+            for position, message in enumerate(messages(data)):
+                key: object = (number, position)
+                if message.kind in (NEWLINK, DELLINK):
+                    key = message.body[4:8]
+                    found.pop(key, None)
+                found[key] = message
+        for event in found.values():
+            self._notify(event)
 
 
 def _program(indexes: Collection[int]) -> bytes:

@@ -97,19 +97,26 @@ def _remove_sandboxes(sandboxes: Sandboxes, say: Callable[[str], None]) -> None:
 
 
 def _remove_files(settings: Settings, paths: Paths, delete_volumes: bool, say: Callable[[str], None]) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    for folder in (paths.run, paths.data):
-        for point in mounts_below(folder):
-            libc.umount2(point.encode(), _MNT_DETACH)
+    _unmount_ours(paths)
     for folder, keep in ((paths.run, frozenset[str]()), (paths.data, frozenset[str]() if delete_volumes else _used(paths))):
         if folder.exists():
-            remove_tree(folder, keep=keep)
-            say(f"{folder}" + (" (volumes kept)" if keep else ""))
+            gone = remove_tree(folder, keep=keep)
+            say(f"{folder}" + (" (volumes kept)" if keep else "" if gone else " (emptied: it is a mount point)"))
     if settings.write_kubeconfig.exists():
         settings.write_kubeconfig.unlink()
         say(str(settings.write_kubeconfig))
     if paths.is_default:
         _remove_installation(say)
+
+
+def _unmount_ours(paths: Paths) -> None:
+    """What pods and podman have mounted. Disks that people put there, below the whole data directory or one of its folders, are not ours."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pods = paths.data / "pods"  # mounted on itself, so that mounts propagate
+    for folder in (paths.run, pods, paths.data / "storage"):
+        for point in mounts_below(folder):
+            if point != str(folder) or folder == pods:
+                libc.umount2(point.encode(), _MNT_DETACH)
 
 
 def _used(paths: Paths) -> frozenset[str]:

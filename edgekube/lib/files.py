@@ -57,21 +57,21 @@ def mounts_below(folder: Path) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
-def remove_tree(folder: Path, *, keep: frozenset[str] = frozenset()) -> None:
-    """Delete `folder` and all in it; entries named in `keep` at its top stay, and the folder with them. Never follows a link and
-    never crosses a mount point: raises MountInside before anything is deleted. Idempotent."""
-    if (found := mounts_below(folder)) != []:
-        raise MountInside(f"{found[0]} is mounted: nothing below {folder} was deleted")
-    if not keep:
-        shutil.rmtree(folder, ignore_errors=not folder.exists())
-        return
-    kept = False
+def remove_tree(folder: Path, *, keep: frozenset[str] = frozenset()) -> bool:
+    """Delete `folder` and all in it; entries named in `keep` at its top stay, and the folder with them; so does a folder that is a
+    mount point itself, empty. Never follows a link and never crosses a mount point: raises MountInside before anything is deleted.
+    Idempotent; whether the folder is gone."""
+    mounted, kept_below = mounts_below(folder), tuple(f"{folder / name}/" for name in keep)
+    found = [point for point in mounted if point != str(folder) and not f"{point}/".startswith(kept_below)]
+    if found:
+        raise MountInside(f"{found[0]} is mounted: nothing below {folder} was deleted; unmount it and try again")
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.name in keep:
-            kept = True
-        elif entry.is_dir() and not entry.is_symlink():
+            continue
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    if not kept and folder.is_dir():
+    if not mounted and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+    return not folder.exists()

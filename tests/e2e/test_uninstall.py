@@ -52,6 +52,20 @@ def test_nothing_is_left(image):
         c.edgekube("uninstall", "--yes")
 
 
+def test_a_disk_of_its_own_is_emptied_and_stays_mounted():
+    with cluster(start=False) as c:
+        c.data.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(c.data)], check=True)
+        try:
+            c.start()
+            c.kill()
+            assert f"{c.data} (emptied: it is a mount point)" in c.edgekube("uninstall", "--yes")
+            assert c.data.is_mount()
+            assert list(c.data.iterdir()) == []
+        finally:
+            subprocess.run(["umount", str(c.data)], check=True)
+
+
 def test_it_asks_before_it_removes_anything():
     with cluster(start=False) as c:
         c.data.mkdir()

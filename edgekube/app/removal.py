@@ -110,7 +110,7 @@ def _remove_files(settings: Settings, paths: Paths, delete_volumes: bool, say: C
 
 
 def _unmount_ours(paths: Paths) -> None:
-    """What pods and podman have mounted. Disks that people put there, below the whole data directory or one of its folders, are not ours."""
+    """What pods and podman have mounted. Disks that people put there are not ours."""
     libc = ctypes.CDLL(None, use_errno=True)
     pods = paths.data / "pods"  # mounted on itself, so that mounts propagate
     for folder in (paths.run, pods, paths.data / "storage"):

@@ -21,10 +21,6 @@ _ASK_SECONDS = 3.0
 NodeState = Callable[[str, int, str], tuple[bool, str]]
 
 
-def is_agent(settings: Settings) -> bool:
-    return paths_of(settings).agent.is_dir()
-
-
 def agent_state(settings: Settings, node_state: NodeState) -> tuple[bool, str]:
     """(is it ready, what there is to say). It asks as the node itself, over a connection of its own."""
     try:

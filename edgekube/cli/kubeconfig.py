@@ -3,6 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 
+from edgekube.cli.localapi import no_server
 from edgekube.cli.main import Failure
 from edgekube.config import Settings
 
@@ -16,7 +17,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
     try:
         text = settings.write_kubeconfig.read_text()
     except FileNotFoundError:
-        raise Failure(f"{settings.write_kubeconfig} does not exist: the server has not run here yet") from None
+        raise Failure(no_server(settings, settings.write_kubeconfig)) from None
     except PermissionError:
         raise Failure(f"{settings.write_kubeconfig} is for root only: try sudo") from None
     if arguments.server:

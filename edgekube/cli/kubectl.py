@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from edgekube.cli.localapi import no_server
 from edgekube.cli.main import Failure
 from edgekube.config import Settings
 from edgekube.lib.process import ProgramMissing, clean_environment, require
@@ -14,7 +15,13 @@ def main(settings: Settings, arguments: Sequence[str]) -> int:
         program = require("kubectl", package="kubernetes-client")
     except ProgramMissing as error:
         raise Failure(str(error)) from None
-    if not os.access(settings.write_kubeconfig, os.R_OK):
-        raise Failure(f"{settings.write_kubeconfig} can not be read: has the server run here, and are you root?")
+    if "KUBECONFIG" not in os.environ and not os.access(settings.write_kubeconfig, os.R_OK):
+        raise Failure(_unreadable(settings))
     environment = clean_environment({"KUBECONFIG": os.environ.get("KUBECONFIG", str(settings.write_kubeconfig))})
     os.execve(program, ["kubectl", *arguments], environment)
+
+
+def _unreadable(settings: Settings) -> str:
+    if os.path.exists(settings.write_kubeconfig):
+        return f"{settings.write_kubeconfig} is for root only: try sudo"
+    return no_server(settings, settings.write_kubeconfig)

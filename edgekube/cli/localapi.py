@@ -3,11 +3,28 @@
 import http.client
 import json
 import ssl
+from pathlib import Path
 from typing import Any
 
+from edgekube.app.paths import paths_of
 from edgekube.cli.main import Failure
 from edgekube.config import Settings
 from edgekube.lib.tlsclock import ignore_time
+
+
+def is_agent(settings: Settings) -> bool:
+    """Raises Failure for who may not look."""
+    try:
+        return paths_of(settings).agent.is_dir()
+    except PermissionError:
+        raise Failure(f"{settings.data_dir} is for root only: try sudo") from None
+
+
+def no_server(settings: Settings, missing: Path) -> str:
+    """Why `missing`, which a server makes, is not on this machine."""
+    if is_agent(settings):
+        return "this machine is an agent: run this on a server"
+    return f"{missing} does not exist yet: the server has not run here"
 
 
 def ask(settings: Settings, path: str, *, method: str = "GET", body: Any = None) -> tuple[int, str]:
@@ -17,7 +34,7 @@ def ask(settings: Settings, path: str, *, method: str = "GET", body: Any = None)
         context = ignore_time(ssl.create_default_context(cafile=str(pki / "ca.crt")))  # the same machine: its clock may be wrong
         context.load_cert_chain(pki / "admin.pem")
     except FileNotFoundError:
-        return 0, f"{pki} does not exist yet: the server has not run here"
+        return 0, no_server(settings, pki)
     except PermissionError:
         raise Failure(f"{pki} is for root only: try sudo") from None
     except ssl.SSLError as error:

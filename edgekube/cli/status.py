@@ -5,8 +5,8 @@ import json
 import time
 from argparse import ArgumentParser, Namespace
 
-from edgekube.cli.agentstatus import agent_state, is_agent
-from edgekube.cli.localapi import ask
+from edgekube.cli.agentstatus import agent_state
+from edgekube.cli.localapi import ask, is_agent
 from edgekube.config import Settings
 from edgekube.lib.pidfile import running
 
@@ -36,7 +36,9 @@ def main(settings: Settings, arguments: Namespace) -> int:
 def _ready(settings: Settings, *, node: bool) -> tuple[bool, str]:
     if is_agent(settings):
         ready, text = agent_state(settings, node_state)
-        return ready and bool(running(settings.run_dir / "edgekube.pid")), text
+        if not running(settings.run_dir / "edgekube.pid"):
+            return False, f"edgekube does not run here: start it with edgekube agent\nin the cluster: {text}"
+        return ready, text
     status, text = ask(settings, "/readyz?verbose")
     if status != 200 or not node:
         return status == 200, text

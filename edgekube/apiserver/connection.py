@@ -5,6 +5,7 @@ aiohttp parses and keeps the connection; `Done` tells it that we have written th
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -78,12 +79,15 @@ def peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None
     subject = certificate.get("subject")
     if not subject:
         return None
-    names: list[tuple[str, str]] = [pair for relative in subject for pair in relative]
-    common = next((value for name, value in names if name == "commonName"), "")
-    organizations = tuple(value for name, value in names if name == "organizationName")
+    organizations = tuple(value for relative in subject for name, value in relative if name == "organizationName")
     tls = transport.get_extra_info("ssl_object")
     first, last = (moment.timestamp() for moment in validity(certificate))
-    return PeerCertificate(common, organizations, (tls.getpeercert(True) or b"") if tls is not None else b"", first, last)
+    return PeerCertificate(common_name(subject), organizations, (tls.getpeercert(True) or b"") if tls is not None else b"", first, last)
+
+
+def common_name(subject: Sequence[Sequence[tuple[str, str]]]) -> str:
+    """Of a subject as `getpeercert()` decodes it. The last one counts, as in lib.csr: who signs and who verifies must mean the same."""
+    return next((value for relative in reversed(subject) for name, value in reversed(relative) if name == "commonName"), "")
 
 
 class Factory(web.Server):

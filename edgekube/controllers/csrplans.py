@@ -50,13 +50,13 @@ def read_request(found: Obj) -> Asked | None:
 def serving_problem(asked: Asked, nodes: Sequence[Obj]) -> str:
     """Why a node may not serve under these names and addresses; "" if they are its own.
 
-    A node that has not said its addresses yet has those it asks for, unless they are another node's.
+    Its one name is that of its Node: what else it says it is called, only it says. A node that has not said its addresses yet has those it
+    asks for, unless they are another node's.
     """
     node = signers.node_of(asked.request.common_name)
     own = next((one for one in nodes if one["metadata"]["name"] == node), None)
     known = _addresses(own or {})
-    names = {node, *(value for type, value in known if type in ("Hostname", "InternalDNS", "ExternalDNS"))}
-    foreign = [name for name in asked.request.names if name not in names]
+    foreign = [name for name in asked.request.names if name != node]
     if foreign:
         return f"{foreign[0]} is not a name of node {node}"
     addresses = {_normal(value) for type, value in known if type in ("InternalIP", "ExternalIP")}

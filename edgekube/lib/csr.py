@@ -8,7 +8,7 @@ import functools
 import hashlib
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -156,10 +156,19 @@ def issue(
     if purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(one) for one in purposes]), critical=False)
     builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-    alternative = [one for one in _alternative(request.raw) if str(one.value) not in without]
+    alternative = [one for one in _alternative(request.raw) if not _stands_for(str(one.value), without)]
     if alternative:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def _stands_for(name: str, others: Iterable[str]) -> bool:
+    """Whether who checks a host name takes `name` for one of `others`: case does not count, and a star is any first label."""
+    name = name.lower().rstrip(".")
+    for other in (one.lower() for one in others):
+        if name == other or (name.startswith("*") and name.partition(".")[2] == other.partition(".")[2]):
+            return True
+    return False
 
 
 def _key_usage(wanted: set[str]) -> "x509.KeyUsage":

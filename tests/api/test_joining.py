@@ -296,10 +296,16 @@ async def test_no_node_passes_for_the_api_server(cluster):
         {"type": "InternalIP", "address": "127.0.0.1"},
         {"type": "InternalIP", "address": "10.43.0.1"},
         {"type": "InternalIP", "address": "192.0.2.1"},
-        {"type": "Hostname", "address": "kubernetes.default.svc"},
+        *({"type": "Hostname", "address": name} for name in ("kubernetes.default.svc", "KUBERNETES.default.svc", "*.default.svc")),
     ]
     await cluster.live.client.update(catalog.NODE, node, subresource="status")
-    subject = Subject("system:node:pi", ("system:nodes",), ("pi", "kubernetes.default.svc"), ("127.0.0.1", "10.43.0.1", "192.0.2.1"), server=True)
+    for name in ("kubernetes.default.svc", "KUBERNETES.default.svc", "*.default.svc"):
+        subject = Subject("system:node:pi", ("system:nodes",), ("pi", name), ("192.0.2.1",), server=True)
+        asked = await cluster.ask(pi, by=pi, signer=signers.KUBELET_SERVING, subject=subject)
+        await cluster.answer(await cluster.ask(pi, by=pi, signer=signers.KUBELET_SERVING, subject=Subject("system:node:pi", ("system:nodes",), ("pi",), server=True)))
+        found = await cluster.live.client.get(catalog.CERTIFICATE_SIGNING_REQUEST, asked)  # judged before the one that came later
+        assert not (found.get("status") or {}).get("conditions"), name
+    subject = Subject("system:node:pi", ("system:nodes",), ("pi",), ("127.0.0.1", "10.43.0.1", "192.0.2.1"), server=True)
     made = await cluster.answer(await cluster.ask(pi, by=pi, signer=signers.KUBELET_SERVING, subject=subject))
     assert pki.names_of(made) == {"pi", "192.0.2.1"}
 

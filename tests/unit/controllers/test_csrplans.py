@@ -34,7 +34,9 @@ def node(name, *addresses, type="InternalIP"):
         (asked("192.0.2.1", "192.0.2.2"), [node("pi", "192.0.2.1")], "192.0.2.2 is not an address of node pi"),
         (asked("2001:db8::1"), [node("pi", "2001:0db8::0001")], ""),
         (asked("192.0.2.1", names=("pi", "api")), [], "api is not a name of node pi"),
-        (asked(names=("pi", "pi.lan")), [node("pi", "pi.lan", type="Hostname")], ""),
+        (asked(names=("pi", "pi.lan")), [node("pi", "pi.lan", type="Hostname")], "pi.lan is not a name of node pi"),
+        (asked(names=("PI",)), [], "PI is not a name of node pi"),
+        (asked(names=("*.default.svc",)), [node("pi", "*.default.svc", type="InternalDNS")], "*.default.svc is not a name of node pi"),
     ],
 )
 def test_serving_names(wanted, nodes, problem):

@@ -26,6 +26,29 @@ def test_a_request_says_who_asks_for_what() -> None:
     assert der.key_digest(raw) == found.key_digest == hashlib.sha256(info).hexdigest()
 
 
+@pytest.mark.parametrize("name", ["kubernetes.default.svc", "KUBERNETES.default.SVC", "*.default.svc", "kubernetes.default.svc."])
+def test_a_name_that_would_be_taken_for_one_that_is_left_out_is_left_out_too(name: str) -> None:
+    asked = csr.make(pki.create_key(), Subject("system:node:pi", ("system:nodes",), ("pi", name), ("192.0.2.1",), server=True))
+    authority, reserved = pki.create_authority("ca", NOW), frozenset(("kubernetes.default.svc", "192.0.2.1"))
+    made = csr.issue(authority, csr.parse(asked), ["server auth"], now=NOW, life=timedelta(hours=1), without=reserved)
+    assert pki.names_of(made) == {"pi"}
+
+
+def test_of_two_common_names_the_one_that_is_judged_is_the_one_that_counts() -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509.oid import NameOID
+
+    from edgekube.apiserver.connection import common_name
+
+    key = pki.create_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text) for text in ("admin", "system:node:pi")])
+    pem = x509.CertificateSigningRequestBuilder().subject_name(name).sign(pki.load_key(key), SHA256()).public_bytes(Encoding.PEM)
+    subject = ((("commonName", "admin"),), (("commonName", "system:node:pi"),))
+    assert csr.parse(pem).common_name == common_name(subject) == "system:node:pi"
+
+
 def test_a_request_signed_by_another_key_is_refused() -> None:
     import base64
 

@@ -2,7 +2,8 @@
 
 Mirrors plugin/pkg/admission/noderestriction. The Node authorizer says which resources a node may write; this looks at what is written:
     pods                 only mirror pods of its own may be made, only its own deleted or evicted; a status update moves no labels
-    nodes                only its own; no taints after registration; no labels of kubernetes.io beyond those kubelets own
+    nodes                only its own; no taints after registration; no labels of kubernetes.io beyond those kubelets own; no pod ranges:
+                         all others send there whatever is for the range that a Node names
     serviceaccounts/token   bound, by name and uid, to a pod that runs there
     leases               the one with its name in kube-node-lease
 Everybody else passes.
@@ -124,6 +125,8 @@ class NodeRestriction(BasePlugin):
             raise forbidden(request, f'node "{node}" is not allowed to update configSource to a new non-nil configSource')
         if not created and ((new.get("spec") or {}).get("taints") or []) != ((old.get("spec") or {}).get("taints") or []):
             raise forbidden(request, f'node "{node}" is not allowed to modify taints')
+        if any((new.get("spec") or {}).get(field) != (old.get("spec") or {}).get(field) for field in ("podCIDR", "podCIDRs")):
+            raise forbidden(request, f'node "{node}" is not allowed to set its pod ranges')
         moved = _moved(_labels(new), _labels(old))
         if refused := forbidden_to_nodes(moved):
             what = f'node "{node}" is not allowed to set the following labels' if created else "is not allowed to modify labels"

@@ -193,3 +193,13 @@ async def test_leases(plugin: NodeRestriction) -> None:
     why = "can only access node lease with the same name as the requesting node"
     assert await refusal(plugin, asked(catalog.LEASE, "CREATE", {"metadata": {"name": "b"}}, namespace="kube-node-lease")) == why
     assert "system namespace" in await refusal(plugin, asked(catalog.LEASE, "UPDATE", lease, lease, name="pi", namespace="kube-system"))
+
+
+async def test_pod_ranges_are_not_a_nodes_to_choose(plugin: NodeRestriction) -> None:
+    """Everybody would send it what is for the pods of others."""
+    for spec in ({"podCIDR": "10.42.0.0/16"}, {"podCIDRs": ["10.42.0.0/16"]}):
+        node = {"metadata": {"name": "pi"}, "spec": spec}
+        why = 'node "pi" is not allowed to set its pod ranges'
+        assert await refusal(plugin, asked(catalog.NODE, "CREATE", node, name="pi")) == why
+        assert await refusal(plugin, asked(catalog.NODE, "UPDATE", node, {"metadata": {"name": "pi"}, "spec": {}}, name="pi")) == why
+        await plugin.validate(asked(catalog.NODE, "UPDATE", node, node, name="pi"))

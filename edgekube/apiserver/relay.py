@@ -2,6 +2,8 @@
 
 Nothing is buffered without bound: every write is followed by `drain`. A tunnel carries bytes in both directions only after the other side
 has answered 101; any other answer is relayed alone and the connection closed, so that a client never gets a second request through.
+The other side may be a stolen node: a head that a client could read in another way than we do, and so take part of it for the answer to
+its next request, is no HTTP to us.
 """
 
 import asyncio
@@ -28,6 +30,8 @@ _HOP = frozenset(
 )
 _REPEATED = {"x-stream-protocol-version": "[,\n]"}  # sent once per version; repeated headers arrive joined
 _CREDENTIALS = frozenset(("authorization", "cookie"))
+_STATUS_LINE = re.compile(r"HTTP/1\.[01] ([1-5][0-9]{2})(?: ([^\r\n\0]*))?")
+_HEADER_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)")
 _BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 
 
@@ -130,7 +134,7 @@ async def exchange(streams: Streams, outgoing: Outgoing) -> Head:
         writer.write(outgoing.encode())
         await writer.drain()
         head = await read_head(reader)
-        while head.status == 100:
+        while head.status in (100, 102, 103):
             head = await read_head(reader)
     except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
         await close(writer)
@@ -144,15 +148,16 @@ async def exchange(streams: Streams, outgoing: Outgoing) -> Head:
 async def read_head(reader: asyncio.StreamReader) -> Head:
     """Raises ValueError if it is no HTTP, EOFError if there is nothing."""
     lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    version, _, rest = lines[0].partition(" ")
-    if not version.startswith("HTTP/1."):
+    first = _STATUS_LINE.fullmatch(lines[0])
+    if first is None:
         raise ValueError("malformed HTTP response")
-    status, _, reason = rest.partition(" ")
     headers = []
     for line in filter(None, lines[1:]):
-        name, _, value = line.partition(":")
-        headers.append((name.strip().lower(), value.strip()))
-    return Head(int(status), reason, headers)
+        found = _HEADER_LINE.fullmatch(line)
+        if found is None:
+            raise ValueError("malformed HTTP response")
+        headers.append((found[1].lower(), found[2].strip()))
+    return Head(int(first[1]), first[2] or "", headers)
 
 
 async def body_of(streams: Streams, head: Head, method: str = "GET") -> AsyncGenerator[bytes, None]:
@@ -208,8 +213,12 @@ def streamed(streams: Streams, head: Head, method: str) -> StreamResponse:
 
 
 async def relay(streams: Streams, outgoing: Outgoing) -> AnyResponse:
-    """One plain request, passed on and answered."""
-    return streamed(streams, await exchange(streams, outgoing), outgoing.method)
+    """One plain request, passed on and answered. Raises ApiError."""
+    head = await exchange(streams, outgoing)
+    if head.status < 200:
+        streams[1].close()
+        raise ApiError(f"Internal error occurred: error trying to reach service: it answered {head.status}, which nobody asked for")
+    return streamed(streams, head, outgoing.method)
 
 
 def tunnel(streams: Streams, outgoing: Outgoing) -> TunnelResponse:

@@ -101,6 +101,25 @@ async def test_a_backend_that_hangs_up() -> None:
             await exchange(await connect("127.0.0.1", port), GET)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nX-A: b\n\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: b\rX-C: d\r\n\r\n",
+        b"HTTP/1.1 200 OK\nX-A: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX A: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 999 OK\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_could_be_read_in_two_ways_is_none(answer: bytes) -> None:
+    """A stolen node must not answer the next request of whoever asked it something."""
+    async with serving(answering(answer)) as port:
+        with pytest.raises(ApiError, match="error trying to reach service"):
+            await relay(await connect("127.0.0.1", port), GET)
+
+
 async def test_plain_answers_keep_status_type_and_headers_but_not_the_hop() -> None:
     answer = b"HTTP/1.1 418 Teapot\r\nContent-Type: text/tea\r\nX-Kind: green\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\ncup"
     async with serving(answering(answer)) as port:

@@ -383,5 +383,13 @@ class KubeletComponent:
                 return self._known(worker)
         return None
 
+    def addresses(self, namespace: str, name: str) -> Sequence[str]:
+        """What this node's network gave to a pod that runs here; nothing for any other."""
+        for worker in self._workers.values():
+            metadata = worker.pod["metadata"]
+            if metadata["name"] == name and metadata["namespace"] == namespace:
+                return worker.addresses
+        return ()
+
     def _known(self, worker: PodWorker) -> KnownPod:
         return KnownPod(podspec.ref(worker.pod), worker.view(), worker.sandbox)

@@ -17,7 +17,7 @@ next one to adopt.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,11 @@ class PodWorker:
         """The pod with the newest status known here; treat it as read only."""
         status = self._node.reporter.current(self.uid)
         return self.pod if status is None else {**self.pod, "status": merge_status(self.pod.get("status") or {}, status)}
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Of the running pod, as the network gave them."""
+        return self._sync.pod_ips(self.pod) if self.sandbox is not None else ()
 
     def update(self, pod: Obj) -> None:
         """A newer version from the API. What only echoes our own status wakes nobody."""

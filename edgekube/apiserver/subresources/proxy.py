@@ -1,10 +1,14 @@
 """nodes/proxy, pods/proxy, services/proxy: HTTP passed on to a kubelet, a pod or one endpoint of a Service, upgrades included.
 
 Names may carry scheme and port: `NAME`, `NAME:PORT`, `SCHEME:NAME:PORT`. Kubelets, and pods of nodes that have dialed in, are reached
-through the NodeDialer, all else directly.
+through the NodeDialer, all else directly. Addresses in Nodes, pods and endpoints are what a node or a user wrote: this machine's own
+loopback and whatever else is of one link or host is nothing to go to for somebody else (upstream: IsProxyableHostname).
 """
 
+import asyncio
+import ipaddress
 import random
+import socket
 import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -179,13 +183,32 @@ def rewrite_location(headers: dict[str, str], host: str, prefix: str) -> None:
         headers["location"] = prefix + parts.path + (f"?{parts.query}" if parts.query else "")
 
 
+async def allowed_address(host: str) -> str:
+    """The address of `host`, which is a name or an address, if one may go there. Raises BadRequest."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise BadRequest(f"lookup {host}: {error.strerror or error}") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    if not all(map(_is_global, addresses)):
+        raise BadRequest("address not allowed")
+    return addresses[0]
+
+
+def _is_global(text: str) -> bool:
+    """As Go's IsGlobalUnicast: private ranges too."""
+    address = ipaddress.ip_address(text)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return not (address.is_unspecified or address.is_loopback or address.is_link_local or address.is_multicast or text == "255.255.255.255")
+
+
 async def _direct(scheme: str, host: str, port: int) -> tuple[Streams, str]:
-    tls = None
+    address, tls = await allowed_address(host), None
     if scheme == "https":
         # Upstream does not verify pods and services either: their certificates are their own affair.
         tls = ssl.create_default_context()
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    return await connect(host, port, tls=tls), f"{host}:{port}"
+    return await connect(address, port, tls=tls), f"{host}:{port}"
 
 
 def _port_number(text: str, op: Operation) -> int:

@@ -5,7 +5,7 @@ import pytest
 from edgekube.api import catalog
 from edgekube.apiserver.identity import User
 from edgekube.apiserver.operation import Operation
-from edgekube.apiserver.subresources.proxy import ready_endpoints, rewrite_location, service_port, split_name
+from edgekube.apiserver.subresources.proxy import allowed_address, ready_endpoints, rewrite_location, service_port, split_name
 from edgekube.errors import BadRequest, ServiceUnavailable
 
 
@@ -49,3 +49,17 @@ def test_redirects_stay_behind_the_proxy(location: str, seen: str) -> None:
     headers = {"location": location}
     rewrite_location(headers, "10.0.0.1:80", "/p/proxy")
     assert headers["location"] == seen
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.8.8.8", "localhost", "::1", "169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "::ffff:127.0.0.1"],
+)
+async def test_addresses_of_this_host_alone_are_not_gone_to(host: str) -> None:
+    with pytest.raises(BadRequest, match="address not allowed"):
+        await allowed_address(host)
+
+
+@pytest.mark.parametrize("host", ["10.42.0.7", "192.168.1.1", "fd42::7", "2001:db8::1"])
+async def test_addresses_that_are_gone_to(host: str) -> None:
+    assert await allowed_address(host) == host

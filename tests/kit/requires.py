@@ -39,6 +39,7 @@ _PROBES: dict[str, Callable[[], bool]] = {
     "netns": _netns,
     "nft": _nft,
     "nftables": _nft,
+    "userspace": lambda: True,
     "iptables": lambda: _iptables("iptables"),
     "iptables-legacy": lambda: _iptables("iptables-legacy"),
     "wrk": lambda: shutil.which("wrk") is not None,

@@ -7,6 +7,7 @@ from edgekube.proxy.backend import Node
 from edgekube.proxy.iptables import IptablesBackend
 from edgekube.proxy.model import ANY4, ANY6, Endpoint, Front, Target, changes, stale_udp
 from edgekube.proxy.nftables import NftablesBackend
+from edgekube.proxy.userspace import UserspaceBackend
 from tests.kit.proxyhost import ADDRESSES, OWN, PODS, PORT, SERVICES, proxy_host
 from tests.kit.requires import needs
 
@@ -16,6 +17,7 @@ BACKENDS = {
     "nftables": NftablesBackend,
     "iptables": IptablesBackend,
     "iptables-legacy": lambda node: IptablesBackend(node, "legacy"),
+    "userspace": UserspaceBackend,
 }
 NODE = Node(instance="test", pods=PODS, services=SERVICES)
 
@@ -30,6 +32,14 @@ class World:
 
     def address(self, name):
         return ADDRESSES[name][self.six]
+
+    def seen(self, name):
+        """The address by which an endpoint here knows the client: relays have only their own."""
+        return self.own if self.relays else self.address(name)
+
+    @property
+    def relays(self):
+        return self.backend.name == "userspace"
 
     def endpoints(self, *names):
         return tuple(Endpoint(self.address(name), PORT, name != "far") for name in names)
@@ -87,8 +97,10 @@ def test_a_cluster_address_spreads_over_endpoints_here_and_elsewhere(world, prot
 def test_pods_keep_their_address_and_reach_themselves(world):
     world.replace({world.front(): Target(world.endpoints("one", "two", "far"))})
     answers = {world.host.ask("one", world.cluster_ip, 80) for _ in range(60)}
-    mine = world.address("one")
-    assert {f"two {mine}", f"far {mine}"} <= answers
+    assert {answer.split()[0] for answer in answers} == {"one", "two", "far"}
+    if not world.relays:
+        mine = world.address("one")
+        assert {f"two {mine}", f"far {mine}"} <= answers
     assert len(answers) == 3  # and itself, seen from an address of the node
 
 
@@ -97,7 +109,7 @@ def test_a_node_port_answers_on_every_local_address_and_keeps_clients_of_local_e
     for where, address in (("host", world.address("host")), ("host", world.own), ("one", world.own), ("two", world.address("host"))):
         assert world.host.names(where, address, 30080) == {"one", "far"}
     outside = {world.host.ask("outside", world.address("host"), 30080) for _ in range(40)}
-    assert f"one {world.address('outside')}" in outside
+    assert f"one {world.seen('outside')}" in outside
     assert any(answer.startswith("far ") for answer in outside)
     if not world.six:
         assert world.host.names("host", "127.0.0.1", 30080) == {"one", "far"}
@@ -109,7 +121,7 @@ def test_local_traffic_keeps_clients_and_short_circuits_the_cluster(world, affin
     only_here = Target(world.endpoints("one"), inside=world.endpoints("one", "two", "far"), affinity_seconds=affinity)
     world.replace({world.front(30080, world.any): only_here, world.front(80, world.outside_ip): only_here})
     for address, port in ((world.address("host"), 30080), (world.outside_ip, 80)):
-        assert {world.host.ask("outside", address, port) for _ in range(20)} == {f"one {world.address('outside')}"}
+        assert {world.host.ask("outside", address, port) for _ in range(20)} == {f"one {world.seen('outside')}"}
         if not affinity:
             assert world.host.names("two", address, port) == {"one", "two", "far"}
     if not affinity:
@@ -142,6 +154,8 @@ def test_what_has_no_endpoints_or_no_service_is_refused_at_once(world, protocol)
 
 
 def test_a_refused_node_port_does_not_fall_to_a_listener_of_the_host(world):
+    if world.relays:
+        pytest.skip("NOT POSSIBLE with userspace: without rules in the kernel a port that a program of the host has is that program's")
     world.replace({world.front(PORT, world.any): Target()})
     server = world.host.do(lambda: _listen(PORT))
     try:

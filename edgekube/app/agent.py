@@ -39,6 +39,7 @@ from edgekube.kubelet.machine import read_machine
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import rfc3339
 from edgekube.lib.mux import Stream, words
+from edgekube.lib.receipt import Receipt
 from edgekube.lib.sealed import FileKey, SealedLog
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tasks import until_set
@@ -212,6 +213,7 @@ def _node(agent: Agent, settings: Settings) -> Sequence[Component]:
     host = Host(
         settings=settings,
         paths=paths_of(settings),
+        receipt=Receipt(paths_of(settings).receipt),
         clock=agent.clock,
         client=agent.client,
         notes=agent.remembered,

@@ -9,12 +9,14 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from edgekube.api import quantity
 from edgekube.api.types import Obj
 from edgekube.app.gate import DelegatedGate
+from edgekube.app.hostchanges import note_node
 from edgekube.app.paths import Paths
 from edgekube.app.removal import runtime_config
 from edgekube.app.shutdown import machine_stops
@@ -34,6 +36,7 @@ from edgekube.kubelet.runtime.settings import RuntimeConfig
 from edgekube.kubelet.server.component import KubeletServer
 from edgekube.kubelet.server.http import Caller
 from edgekube.lib.clock import Clock
+from edgekube.lib.receipt import Receipt
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.tlsclock import judge
 from edgekube.netpolicy.attach import PolicedNetwork
@@ -59,6 +62,8 @@ class Host:
     key: Path  # the same file as `certificate` where that holds both
     server: Client | None = None  # the server itself, nothing remembered; None: it is in this process
 
+    receipt: Receipt  # of what is changed on this machine
+
     @property
     def node_name(self) -> str:
         return self.settings.node_name
@@ -72,8 +77,8 @@ class Node:
 
     name = "node"
 
-    def __init__(self, parts: Sequence[Component], *, kubelet: KubeletComponent, api: KubeletServer) -> None:
-        self._parts, self._kubelet, self._api = parts, kubelet, api
+    def __init__(self, parts: Sequence[Component], *, kubelet: KubeletComponent, api: KubeletServer, prepare: Callable[[], None]) -> None:
+        self._parts, self._kubelet, self._api, self._prepare = parts, kubelet, api, prepare
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the API server's requests of one stream."""
@@ -85,6 +90,7 @@ class Node:
 
     async def run(self, ready: asyncio.Event) -> None:
         ready.set()
+        await asyncio.to_thread(self._prepare)
         await supervise(self._parts, asyncio.Event(), start_timeout=float("inf"))
 
 
@@ -97,7 +103,8 @@ def node_parts(host: Host, reload: list[Callable[[], None]]) -> Node:
     host.addresses.on_change(lambda old, new: kubelet.addresses_changed() if new.node != old.node else None)
     api = _kubelet_server(host, runtime, kubelet, reload)
     parts = (network, _proxy(host), policies, _dns(host), runtime.runtime, kubelet, api, _rotation(host, runtime))
-    return Node(parts, kubelet=kubelet, api=api)
+    note = partial(note_node, host.receipt, instance=host.settings.instance, paths=host.paths, hierarchy=runtime.hierarchy)
+    return Node(parts, kubelet=kubelet, api=api, prepare=note)
 
 
 class _Runtime(NamedTuple):
@@ -123,7 +130,7 @@ def _network(host: Host) -> NodeNetwork:
         overlay=overlay,
         run_dir=host.paths.run,
     )
-    return NodeNetwork(config=config, client=host.client, addresses=host.addresses, clock=host.clock)
+    return NodeNetwork(config=config, client=host.client, addresses=host.addresses, clock=host.clock, receipt=host.receipt)
 
 
 def _proxy(host: Host) -> Proxy:

@@ -1,10 +1,12 @@
 """Where an installation keeps its things: derived from data-dir and run-dir alone."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekube.config import Settings
+from edgekube.lib.receipt import Change, Receipt
 
 _DEFAULT = Settings()
 
@@ -28,6 +30,11 @@ class Paths:
     def agent(self) -> Path:
         """What makes this machine an agent: its key, its certificates, what it knows of its cluster."""
         return self.data / "agent"
+
+    @property
+    def receipt(self) -> Path:
+        """What was changed on this host: it outlives everything else here (lib/receipt.py)."""
+        return self.data / "host"
 
     @property
     def pid(self) -> Path:
@@ -64,11 +71,18 @@ class Paths:
                     one.mkdir(mode=0o700, exist_ok=True)
                     made.append(one)
                 folder.mkdir(mode=0o700, exist_ok=True)  # also finds what is there but no folder
+            self._note_parents(made)
         except OSError:
             for one in reversed(made):
                 with contextlib.suppress(OSError):
                     one.rmdir()
             raise
+
+    def _note_parents(self, made: Sequence[Path]) -> None:
+        """Above our own folders. The receipt itself had to be made first."""
+        parents = [one for one in made if one in self.data.parents or one in self.run.parents]
+        if parents:
+            Receipt(self.receipt).note_all(Change("folder", str(one)) for one in parents)
 
 
 def paths_of(settings: Settings) -> Paths:

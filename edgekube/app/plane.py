@@ -33,6 +33,7 @@ from edgekube.app.paths import Paths
 from edgekube.client.protocol import Client
 from edgekube.config import Settings, shared
 from edgekube.lib.clock import Clock
+from edgekube.lib.receipt import Receipt
 from edgekube.network.addresses import HostAddresses
 from edgekube.store.protocol import Store
 from edgekube.store.sqlite import SqliteStore, open_store
@@ -91,6 +92,7 @@ def credentials(settings: Settings, paths: Paths, clock: Clock, addresses: Seque
         life=settings.certificate_life,
     )
     url = f"https://127.0.0.1:{settings.https_port}"
+    Receipt(paths.receipt).note_file(settings.write_kubeconfig)
     write_kubeconfig(settings.write_kubeconfig, server_url=url, ca=found.ca, credential=found.admin)
     return found
 

@@ -9,13 +9,13 @@ import contextlib
 import ctypes
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
 
 from edgekube.api import quantity
+from edgekube.app.hostkinds import FILE, FOLDER, PACKAGE, UNIT, State, look, undo
 from edgekube.app.paths import Paths, paths_of
 from edgekube.config import Settings
 from edgekube.kubelet.orphans import remove_pod_logs
@@ -25,8 +25,10 @@ from edgekube.kubelet.runtime.rest import RestError
 from edgekube.kubelet.runtime.sandbox import Sandboxes
 from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import RuntimeConfig
+from edgekube.lib.failpoint import hit
 from edgekube.lib.files import mounts_below, remove_tree
 from edgekube.lib.process import ProgramMissing
+from edgekube.lib.receipt import Change, Receipt
 from edgekube.netpolicy.table import remove_policies
 from edgekube.network.component import remove_network
 from edgekube.proxy.nftables import remove_tables
@@ -34,8 +36,10 @@ from edgekube.store.protocol import StoreDamaged, StoreUnavailable
 from edgekube.store.sqlite import open_store
 
 _MNT_DETACH = 2
+Say = Callable[[str], None]
 _VOLUMES = frozenset(("volumes",))
-_INSTALLED = ("/usr/local/bin/edgekube", "/usr/local/lib/edgekube", "/etc/edgekube", "/var/log/edgekube.log")
+_LAUNCHER = Path("/usr/local/bin/edgekube")
+_INSTALLED = ("/usr/local/lib/edgekube", "/etc/edgekube", "/var/log/edgekube.log")
 _UNITS = tuple(Path("/etc/systemd/system") / name for name in ("edgekube.service", "edgekube-agent.service"))
 
 
@@ -54,8 +58,8 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
     )
 
 
-async def remove_all(settings: Settings, *, delete_volumes: bool, say: Callable[[str], None]) -> None:
-    """Everything but the running process itself. `say` gets one line for each thing removed."""
+async def remove_all(settings: Settings, *, delete_volumes: bool, say: Say, leave: Say) -> None:
+    """Everything but the running process itself. `say` gets one line for each thing removed, `leave` for each that is not."""
     paths, config = paths_of(settings), runtime_config(settings)
     hierarchy = Hierarchy()
     if config.home.exists():
@@ -73,10 +77,10 @@ async def remove_all(settings: Settings, *, delete_volumes: bool, say: Callable[
     if paths.is_default:
         uids = await known_pods(paths.database) if await asyncio.to_thread(paths.database.exists) else ()
         await asyncio.to_thread(remove_logs, paths, [*uids, *pods_on_disk(paths)])
-    await asyncio.to_thread(_remove_files, settings, paths, delete_volumes, say)
+    await asyncio.to_thread(_remove_files, settings, paths, delete_volumes, say, leave)
 
 
-async def _remove_containers(service: Service, say: Callable[[str], None]) -> None:
+async def _remove_containers(service: Service, say: Say) -> None:
     """Through the service, so that podman's own book-keeping (locks in shared memory) is returned; then the service itself."""
     with contextlib.suppress(RuntimeDown, RestError, ProgramMissing):
         await service.ensure()
@@ -88,7 +92,7 @@ async def _remove_containers(service: Service, say: Callable[[str], None]) -> No
     await service.end()
 
 
-def _remove_sandboxes(sandboxes: Sandboxes, say: Callable[[str], None]) -> None:
+def _remove_sandboxes(sandboxes: Sandboxes, say: Say) -> None:
     found = list(sandboxes.list())
     for sandbox in found:
         sandboxes.remove(sandbox.pod.uid)
@@ -96,17 +100,55 @@ def _remove_sandboxes(sandboxes: Sandboxes, say: Callable[[str], None]) -> None:
         say(f"{len(found)} pod sandboxes")
 
 
-def _remove_files(settings: Settings, paths: Paths, delete_volumes: bool, say: Callable[[str], None]) -> None:
+def _remove_files(settings: Settings, paths: Paths, delete_volumes: bool, say: Say, leave: Say) -> None:
+    """The receipt goes once all of it is undone, the program last of all: whoever is interrupted can run this again."""
     _unmount_ours(paths)
-    for folder, keep in ((paths.run, frozenset[str]()), (paths.data, frozenset[str]() if delete_volumes else _used(paths))):
+    receipt = Receipt(paths.receipt)
+    changes = list(receipt.changes())
+    keep = frozenset[str]() if delete_volumes else _used(paths)
+    for folder, kept in ((paths.run, frozenset[str]()), (paths.data, keep | {paths.receipt.name})):
         if folder.exists():
-            gone = remove_tree(folder, keep=keep)
-            say(f"{folder}" + (" (volumes kept)" if keep else "" if gone else " (emptied: it is a mount point)"))
-    if settings.write_kubeconfig.exists():
-        settings.write_kubeconfig.unlink()
-        say(str(settings.write_kubeconfig))
+            remove_tree(folder, keep=kept)
+            hit("uninstall")
+    replay(changes, receipt, say, leave)
+    _remove_file(settings.write_kubeconfig, say)
     if paths.is_default:
         _remove_installation(say)
+    if paths.data.exists():
+        gone = remove_tree(paths.data, keep=keep)
+        say(f"{paths.data}" + (" (volumes kept)" if keep else "" if gone else " (emptied: it is a mount point)"))
+    hit("uninstall")
+    for change in reversed(changes):
+        if change.kind == FOLDER and undo(change, receipt):
+            say(change.name)
+    if paths.is_default or any(change.name == str(_LAUNCHER) for change in changes):
+        _remove_file(_LAUNCHER, say)
+
+
+def replay(changes: Sequence[Change], receipt: Receipt, say: Say, leave: Say) -> None:
+    """Undo what was noted, the last first. What somebody else has changed since stays, and is told."""
+    for change in reversed(changes):
+        if change.name == str(_LAUNCHER):
+            continue
+        if change.kind == PACKAGE:
+            leave(f"package {change.name}: other programs may need it by now")
+        if change.kind == FILE and look(change) is State.FOREIGN:
+            leave(f"{change.name}: somebody has changed it since")
+            continue
+        try:
+            done = undo(change, receipt)
+        except OSError as error:
+            leave(f"{change.name}: {error.strerror or error}")
+            continue
+        if done:
+            say(done)
+        hit("uninstall")
+
+
+def _remove_file(path: Path, say: Say) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+        say(str(path))
 
 
 def _unmount_ours(paths: Paths) -> None:
@@ -157,19 +199,12 @@ def remove_logs(paths: Paths, uids: Sequence[str]) -> None:
             folder.rmdir()
 
 
-def _remove_installation(say: Callable[[str], None]) -> None:
+def _remove_installation(say: Say) -> None:
+    """What an installer before the receipt has left."""
     for unit in _UNITS:
         if unit.exists():
-            subprocess.run(["systemctl", "disable", "-q", unit.name], check=False, capture_output=True)
-            unit.unlink()
-            subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True)
-            say(str(unit))
+            say(undo(Change(UNIT, str(unit)), Receipt(unit.parent)))
     for name in _INSTALLED:
-        path = Path(name)
-        if path.is_symlink() or path.is_file():
-            path.unlink()
-        elif path.is_dir():
-            remove_tree(path)
-        else:
-            continue
-        say(name)
+        if os.path.lexists(name):
+            remove_tree(Path(name)) if os.path.isdir(name) else os.unlink(name)
+            say(name)

@@ -1,6 +1,6 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-    addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > whereabouts > time
+addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > whereabouts > time
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from edgekube.config import Settings
 from edgekube.controllers.base import Settings as ControllerSettings
 from edgekube.controllers.component import ControllerManager
 from edgekube.controllers.servicelb import ServiceLbController
+from edgekube.lib.receipt import Receipt
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.timefloor import FlooredClock
 from edgekube.scheduler.component import Scheduler
@@ -104,6 +105,7 @@ def _node(plane: Plane, reload: list[Callable[[], None]]) -> Component:
     host = Host(
         settings=plane.settings,
         paths=plane.paths,
+        receipt=Receipt(plane.paths.receipt),
         clock=plane.clock,
         client=plane.node(),
         addresses=plane.addresses,

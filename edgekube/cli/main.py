@@ -30,6 +30,7 @@ COMMANDS = (
     Command("token", "make, list and delete the tokens that let machines join"),
     Command("node", "list the nodes' keys, and revoke one"),
     Command("images", "bring images to this node without a registry, and list them"),
+    Command("host", "what edgekube has changed on this host"),
     Command("uninstall", "remove edgekube, its pods and everything it made on this machine"),
     Command("version", "print the version"),
 )

@@ -24,7 +24,15 @@ def main(settings: Settings, arguments: Namespace) -> int:
         raise Failure("removing links, rules and mounts needs root: run it with sudo")
     stop.main(settings, arguments)
     try:
-        asyncio.run(remove_all(settings, delete_volumes=arguments.delete_volumes, say=lambda what: print(f"removed: {what}")))
+        asyncio.run(remove_all(settings, delete_volumes=arguments.delete_volumes, say=_removed, leave=_left))
     except MountInside as error:
         raise Failure(str(error)) from None
     return 0
+
+
+def _removed(what: str) -> None:
+    print(f"removed: {what}", flush=True)
+
+
+def _left(what: str) -> None:
+    print(f"left: {what}", flush=True)

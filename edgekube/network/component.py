@@ -25,6 +25,7 @@ from edgekube.errors import ApiError
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock
 from edgekube.lib.process import ProgramMissing
+from edgekube.lib.receipt import NoNotes, Notes
 from edgekube.network import kernel, links
 from edgekube.network.addresses import HostAddresses
 from edgekube.network.events import Expectation
@@ -64,8 +65,10 @@ class NodeNetwork:
 
     name = "network"
 
-    def __init__(self, *, config: NetworkConfig, client: Client, addresses: HostAddresses, clock: Clock) -> None:
-        self._config, self._client, self._addresses = config, client, addresses
+    def __init__(
+        self, *, config: NetworkConfig, client: Client, addresses: HostAddresses, clock: Clock, receipt: Notes | None = None
+    ) -> None:
+        self._config, self._client, self._addresses, self._receipt = config, client, addresses, receipt or NoNotes()
         self._cache = Cache(client=client, sources=(NODE,))
         self._cache.on_change(NODE, self._node_changed)
         addresses.on_change(lambda _old, _new: self._wake.set())
@@ -192,7 +195,7 @@ class NodeNetwork:
             names = set(self._pods.names)
             self._expected.expect(wanted)
             families = tuple(dict.fromkeys(map(family, own.ranges)))
-            outcome = await self._thread.run(kernel.reconcile, wanted, config, pods=names, families=families)
+            outcome = await self._thread.run(kernel.reconcile, wanted, config, pods=names, families=families, receipt=self._receipt)
             self._expected.reset(wanted, outcome.links, {config.device, *names})
             mended = await self._pods.mend(set(outcome.links.values()))
             if outcome.anew or mended:

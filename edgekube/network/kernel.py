@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekube.lib.receipt import NoNotes, Notes
 from edgekube.network.changes import LABEL, PROTOCOL, Changes, DeviceChanges, Picture, changes, device_changes
 from edgekube.network.model import Device, Forward, Local, NeighbourAt, OverlayConfig, RouteTo, Thing, Wanted, family
 from edgekube.network.rtnl import Link, Reader
@@ -20,6 +21,7 @@ _VNI = 1
 _PERMANENT, _STATIC_FORWARD, _SELF = 0x80, 0xC0, 2
 _SCOPE_LINK, _SCOPE_HOST = 253, 254
 _UNKNOWN_KIND = os.strerror(errno.EOPNOTSUPP)
+_NO_NOTES = NoNotes()
 _GONE = (2, 3, 6, 19, 99)  # ENOENT, ESRCH, ENXIO, ENODEV, EADDRNOTAVAIL
 
 
@@ -37,9 +39,17 @@ class Outcome:
     no_tunnel: bool = False
 
 
-def reconcile(route: Any, wanted: Wanted, config: OverlayConfig, *, pods: Collection[str], families: Collection[int] = (4,)) -> Outcome:
+def reconcile(
+    route: Any,
+    wanted: Wanted,
+    config: OverlayConfig,
+    *,
+    pods: Collection[str],
+    families: Collection[int] = (4,),
+    receipt: Notes = _NO_NOTES,
+) -> Outcome:
     """One pass. `pods`: names of the pods' links. The tunnel comes first: what stood on an old one went with it."""
-    enable_forwarding(families)
+    enable_forwarding(families, receipt)
     with contextlib.closing(Reader()) as reader:
         refusals: list[str] = []
         links = reader.links()
@@ -63,15 +73,19 @@ def smaller_routes(_route: Any) -> Mapping[str, int]:
     return {route.dst: route.mtu for route in found if route.protocol == PROTOCOL and route.mtu}
 
 
-def enable_forwarding(families: Collection[int]) -> None:
+def enable_forwarding(families: Collection[int], receipt: Notes = _NO_NOTES) -> None:
     """This host passes packets on. An interface that learns its IPv6 routes from advertisements must be told to go on doing so."""
-    if 4 in families:
-        set_sysctl("net/ipv4/ip_forward", "1")
+    wanted = {"net/ipv4/ip_forward": "1"} if 4 in families else {}
     if 6 in families:
         for setting in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
             if setting.read_text().strip() == "1":
-                setting.write_text("2")
-        set_sysctl("net/ipv6/conf/all/forwarding", "1")
+                wanted[str(setting.relative_to("/proc/sys"))] = "2"
+        wanted["net/ipv6/conf/all/forwarding"] = "1"
+    for name, value in wanted.items():
+        found = (Path("/proc/sys") / name).read_text().strip()
+        if found != value:
+            receipt.note("sysctl", name, before=found, after=value)
+            set_sysctl(name, value)
 
 
 def set_sysctl(name: str, value: str) -> None:

@@ -129,17 +129,27 @@ async def echo(address: str, *, seconds: float = 0.5, tries: int = 2) -> bool:
     number = socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
     found = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
     loop, mark = asyncio.get_running_loop(), secrets.token_bytes(16)
+    heard = asyncio.Event()
+
+    def readable() -> None:
+        with contextlib.suppress(OSError):
+            data = found.recv(2048)
+            reply = data if six else data[(data[0] & 15) * 4 :]
+            if reply[:1] == (b"\x81" if six else b"\0") and reply[8:24] == mark:
+                heard.set()
+
     with found:
-        for sequence in range(tries):
-            with contextlib.suppress(OSError):
-                found.sendto(_echo_request(mark, sequence, six=six), (address, 0))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    while True:
-                        data = await loop.sock_recv(found, 2048)
-                        reply = data if six else data[(data[0] & 15) * 4 :]
-                        if reply[:1] == (b"\x81" if six else b"\0") and reply[8:24] == mark:
-                            return True
+        loop.add_reader(found.fileno(), readable)
+        try:
+            for sequence in range(tries):
+                with contextlib.suppress(OSError):
+                    found.sendto(_echo_request(mark, sequence, six=six), (address, 0))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await heard.wait()
+                        return True
+        finally:
+            loop.remove_reader(found.fileno())  # before it is closed: its number may be another's the next moment
     return False
 
 

@@ -173,3 +173,28 @@ def test_only_nodes_may_put_packets_into_the_overlay(caplog):
         two.sh("nft flush ruleset")
         settled(lambda: "192.168.50.10" in two.sh("nft list ruleset"))
         assert not heard(there, lambda: send(liar))
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_pods_that_come_and_go_wake_no_pass(dual):
+    """What we do ourselves is no news: neither for the overlay nor for those who follow the host's addresses."""
+    with overlay(2, dual=dual) as net:
+        one = net.hosts[0]
+        until_reason(one, "PathsTested")
+        settled(lambda: not one.network._wake.is_set())
+        passes, looks = [], []
+        reconcile, look = one.network._reconcile, one.addresses._look
+
+        async def counted():
+            passes.append(1)
+            return await reconcile()
+
+        one.network._reconcile = counted
+        one.addresses._look = lambda: (looks.append(1), look())[1]
+        for number in range(5):
+            one.add_pod(f"u{number}")
+        for number in range(5):
+            one.loop.run(one.network.detach(f"u{number}"))
+        one.sh("ip route del 10.42.1.0/24")  # one more event, which is one: behind all of ours
+        settled(lambda: len(passes) >= 2)
+        assert (len(passes), looks) == (2, [])  # the repair, and a look that finds nothing more

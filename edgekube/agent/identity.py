@@ -5,15 +5,18 @@
     serving.crt   the certificate of its own API                     state, state.key   what it remembers of the cluster
 
 One key for both certificates, so that no certificate file ever needs to be swapped together with a key. Each file is written whole or
-not at all.
+not at all. What a disk damages all the same: client.crt is made again by proof of the key, serving.crt by asking for one (renewal.py);
+ca.crt takes a token; the key is beyond repair.
 """
 
 import json
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekube.agent.refusal import IdentityDamaged
+from edgekube.lib import pki
 from edgekube.lib.files import write_if_changed
 
 
@@ -71,5 +74,31 @@ def load(folder: Path) -> Identity | None:
 
 
 def joined(identity: Identity) -> bool:
-    """Whether everything is there that a node needs: no token is used any more."""
-    return all(path.exists() for path in (identity.ca, identity.key, identity.client, identity.serving))
+    """Whether everything is there that a node needs: no token is used any more. The last step of joining makes serving.crt."""
+    return all(path.exists() for path in (identity.key, identity.serving)) and knows_authority(identity)
+
+
+def knows_authority(identity: Identity) -> bool:
+    """Whether ca.crt is there and can be used."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(identity.ca)
+    except (FileNotFoundError, ssl.SSLError):
+        return False
+    return True
+
+
+def examine_key(identity: Identity) -> None:
+    """Raises IdentityDamaged if the key can not be used, or is gone from a machine that had a name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for path in (identity.client, identity.serving):
+        try:
+            context.load_cert_chain(path, identity.key)
+        except OSError:  # of either of the two
+            continue
+        return
+    try:
+        pki.load_key(identity.key.read_bytes())
+    except (OSError, ValueError) as error:
+        what = f"is damaged ({type(error).__name__})" if identity.key.exists() else "is gone"
+        fix = f"run edgekube uninstall, and join again with a token from edgekube token create --node-name {identity.name}"
+        raise IdentityDamaged(f"{identity.key} {what}: {fix}") from error

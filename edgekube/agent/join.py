@@ -64,12 +64,14 @@ class JoinConfig:
 async def ensure_joined(config: JoinConfig, clock: FlooredClock) -> Identity:
     """The identity of this machine; joins if it has none. Raises JoinRefused, IdentityDamaged, OSError."""
     known = identities.load(config.folder)
+    if known is not None:
+        identities.examine_key(known)
     if known is not None and identities.joined(known):
         if config.named and config.node_name != known.name:
             log.warning("this node keeps the name it joined with", extra={"node": known.name, "asked": config.node_name})
         return known
     joining = _Joining(config, clock)
-    if known is None or not known.client.exists():
+    if known is None or not known.client.exists() or not identities.knows_authority(known):
         known = await joining.become(known)
     known = await joining.serve(known)
     log.info("joined the cluster", extra={"node": known.name})
@@ -88,7 +90,7 @@ class _Joining:
         """Steps 1 to 4."""
         config = self._config
         if not config.token:
-            raise JoinRefused("this machine has joined no cluster yet: give it a token (--token, --token-file), see edgekube token create")
+            raise JoinRefused(_no_token(known))
         if not config.servers:
             raise JoinRefused("name the server to join: --server https://HOST:6443")
         try:
@@ -232,6 +234,13 @@ class _Joining:
 def serving_subject(node: str, addresses: Sequence[str]) -> Subject:
     """Of the node's own API: found by its name; its addresses are for people who look."""
     return Subject(f"system:node:{node}", ("system:nodes",), (node,), tuple(addresses), server=True)
+
+
+def _no_token(known: Identity | None) -> str:
+    if known is not None and known.serving.exists():  # it had been a node
+        what = f"{known.ca} is missing or damaged: start this node once with a new token"
+        return f"{what} (--token, --token-file), see edgekube token create; its key, its name and its pods stay"
+    return "this machine has joined no cluster yet: give it a token (--token, --token-file), see edgekube token create"
 
 
 def _plain(error: ApiError) -> str:

@@ -3,9 +3,10 @@
     client    a new signing request as the node itself; `renewed` moves the connection to the new one
     serving   the same, also when the addresses of this machine change; `reload` puts it into the live listener
 
-A client certificate that ended while the machine was off (or by a clock that jumped) proves nothing any more; the key does: the server
-makes a fresh one for the key it has pinned (POST /v1-edgekube/renew). Reads and writes client.crt and serving.crt; the key never changes.
-Sleeps until something is due, at most a day. A node that the server has revoked says so once and keeps asking, slowly.
+A client certificate that ended while the machine was off (or by a clock that jumped), or that the disk has damaged, proves nothing; the
+key does: the server makes a fresh one for the key it has pinned (POST /v1-edgekube/renew). Reads and writes client.crt and serving.crt;
+the key never changes. Sleeps until something is due, at most a day. A node that the server has revoked says so once and keeps asking,
+slowly.
 """
 
 import asyncio
@@ -103,18 +104,16 @@ class NodeCertificates:
     async def _look(self) -> float:
         """Renew what is due; seconds until something else will be."""
         identity, now = self._config.identity, self._clock.now()
-        client = validity(identity.client)
-        if now > client.not_after or self._expired:
+        client = _usable(identity.client, identity.key)
+        if client is None or now > client.not_after or self._expired:
             await self._prove()
-            client = validity(identity.client)
         elif now >= renewal_of(client):
             await self._renew_client()
-            client = validity(identity.client)
-        serving, addresses = validity(identity.serving), tuple(self._config.addresses())
-        if now >= renewal_of(serving) or addresses != self._served:
+        serving, addresses = _usable(identity.serving, identity.key), tuple(self._config.addresses())
+        if serving is None or now >= renewal_of(serving) or addresses != self._served:
             await self._renew_serving(addresses)
-            serving = validity(identity.serving)
-        return min((renewal_of(one) - self._clock.now()).total_seconds() for one in (client, serving))
+        certificates = (validity(identity.client), validity(identity.serving))
+        return min((renewal_of(one) - self._clock.now()).total_seconds() for one in certificates)
 
     async def _renew_client(self) -> None:
         wish = Wish(key=self._key(), subject=self._subject())
@@ -165,6 +164,15 @@ class NodeCertificates:
         hit("renewal.write")
         pki.write_secret(path, certificate)
         log.info("certificate renewed", extra={"file": path.name, "until": validity(path).not_after.isoformat()})
+
+
+def _usable(path: Path, key: Path) -> Validity | None:
+    """None if the certificate is missing, damaged, or of another key."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, key)
+        return validity(path)
+    except (OSError, ValueError):
+        return None
 
 
 def validity(path: Path) -> Validity:

@@ -6,6 +6,7 @@ They start beside whatever else the process runs: neither /readyz nor an agent's
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ from edgekube.network.addresses import HostAddresses
 from edgekube.network.component import NetworkConfig, NodeNetwork
 from edgekube.network.model import OverlayConfig
 from edgekube.proxy.component import Proxy, ProxyConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +241,10 @@ def _server_tls(host: Host) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(host.ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_cert_chain(host.certificate, host.key)
+    try:
+        context.load_cert_chain(host.certificate, host.key)
+    except OSError as error:  # an agent asks for another as soon as it reaches the server
+        log.warning("serving certificate not usable", extra={"file": str(host.certificate), "error": str(error)})
     return judge(context, host.clock)
 
 

@@ -59,14 +59,15 @@ class FileKey:
         self._path = path
 
     def key(self) -> bytes:
+        """Made anew where there is none, or one that opens nothing any more (a disk has cut it)."""
         try:
             found = self._path.read_bytes()
         except FileNotFoundError:
+            found = b""
+        if len(found) != KEY_BYTES:
             found = secrets.token_bytes(KEY_BYTES)
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(self._path, found, mode=0o600)
-        if len(found) != KEY_BYTES:
-            raise ValueError(f"{self._path} is no key of {KEY_BYTES} bytes")
         if self._path.stat().st_mode & 0o077:
             self._path.chmod(0o600)
         return found

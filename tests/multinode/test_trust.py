@@ -113,3 +113,21 @@ def test_a_node_that_was_off_for_years_comes_back_by_itself():
         said = agent.log_text()[offset:]
         assert re.search(r"certificate renewed file=client.crt until=20(29|30)", said)
         assert "renewed by proof of key" in f.server.log_text()
+
+
+def test_a_disk_that_damaged_certificates_stops_no_node():
+    with fleet(agents=1, image=False) as f:
+        (agent,) = f.agents
+        folder = agent.data / "agent"
+        agent.kill()
+        for name in ("client.crt", "serving.crt"):
+            (folder / name).write_bytes(b"")
+        agent.start()
+        wait_until(lambda: f.kubectl("get", "--raw", "/api/v1/nodes/agent-1/proxy/healthz") == "ok", what="it has both again")
+        agent.kill()
+        (folder / "ca.crt").write_bytes(b"")
+        line = agent.refused()
+        assert "ca.crt is missing or damaged: start this node once with a new token" in line
+        agent.start(f"--token={f.token()}")
+        f.ready()
+        assert [node["metadata"]["name"] for node in f.get("nodes")["items"]] == ["agent-1", "server"]

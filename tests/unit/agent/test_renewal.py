@@ -106,6 +106,19 @@ async def test_one_that_has_ended_by_the_key(place):
     assert place.asked == [("/v1-edgekube/renew", "system:node:pi"), (True, ("192.0.2.1",))]
 
 
+@pytest.mark.parametrize("content", [b"", b"\xa9garbage", None, "another key"])
+async def test_what_the_disk_damaged_is_made_again(place, content):
+    for path in (place.identity.client, place.identity.serving):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else place.made(place.subject(False), pki.create_key()))
+    async with running(place):
+        await until(lambda: place.reloaded)
+    assert place.asked == [("/v1-edgekube/renew", "system:node:pi"), (True, ("192.0.2.1",))]
+    assert place.renewed == [1]
+
+
 async def test_one_that_has_ended_by_the_servers_clock(place):
     async with running(place):
         place.certificates.refused(401, "the certificate of system:node:pi expired at 2026-01-01T00:00:00Z")

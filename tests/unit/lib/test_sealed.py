@@ -65,8 +65,20 @@ def test_another_key_reads_nothing(log, tmp_path):
     with pytest.raises(Damaged):
         opened(tmp_path).load()
     (tmp_path / "state.key").write_bytes(b"short")
-    with pytest.raises(ValueError, match="no key"):
+    with pytest.raises(Damaged):
         opened(tmp_path).load()
+
+
+def test_a_key_that_was_cut_is_replaced(log, tmp_path):
+    log.load()
+    log.append({"a": b"1"})
+    (tmp_path / "state.key").write_bytes(b"short")
+    again = opened(tmp_path)
+    with pytest.raises(Damaged):
+        again.load()
+    again.discard()
+    again.append({"a": b"2"})
+    assert opened(tmp_path).load() == {"a": b"2"}
 
 
 def test_a_torn_end_is_left_out_and_overwritten(log, tmp_path):

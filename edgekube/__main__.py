@@ -2,11 +2,14 @@
 
 import sys
 
-from edgekube.cli.main import run
+from edgekube.lib import program
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    program.settle()
+    from edgekube.cli.main import run
+
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,7 +1,7 @@
 """Run programs of the host with a deadline and a clean environment.
 
-A frozen edgekube carries its own shared libraries; `clean_environment` keeps LD_LIBRARY_PATH and PyInstaller's variables
-from reaching podman, nft or runc.
+A child that saw NOTIFY_SOCKET would speak to systemd in our name. What the package of the program puts into the environment is gone
+before anything runs (see program.py).
 """
 
 import asyncio
@@ -11,8 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# What PyInstaller and systemd tell this process alone: a child that saw NOTIFY_SOCKET would speak to systemd in our name.
-_OURS = ("_PYI_", "_MEIPASS", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+_OURS = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")  # what systemd tells this process alone
 
 
 class ProgramMissing(RuntimeError):
@@ -33,15 +32,8 @@ class Completed:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The host's environment for children: nothing of the frozen program's own, plus `extra`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    original = environment.pop("LD_LIBRARY_PATH_ORIG", None)
-    if original is not None:
-        environment["LD_LIBRARY_PATH"] = original
-    elif "_PYI_APPLICATION_HOME_DIR" in os.environ:
-        environment.pop("LD_LIBRARY_PATH", None)
-    environment.update(extra or {})
-    return environment
+    """The host's environment for children: nothing that is meant for this process alone, plus `extra`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)} | dict(extra or {})
 
 
 def require(program: str, *, package: str) -> str:

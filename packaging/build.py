@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Build the one file that users install: dist/edgekube-<version>-linux-<arch>.
+
+    packaging/build.py                    for this machine's architecture
+    packaging/build.py --quick            less compressed: a few seconds faster, a third larger
+    packaging/build.py --pack FOLDER OUT  only pack a folder with a program `edgekube` behind the launcher (tests do)
+
+Needs Debian 12 (what is built on a newer system would need its newer glibc) with python3, python3-venv, libpython3.11, binutils, gcc,
+libc6-dev, libzstd-dev and zstd, and a package index. Two builds of the same tree give the same bytes.
+
+The steps: environment of the locked dependencies, PyInstaller (freeze.py), launcher and payload (payload.py).
+"""
+
+import argparse
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import freeze
+import payload
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_TOOLS = {"gcc": "gcc libc6-dev libzstd-dev", "objdump": "binutils", "strip": "binutils", "zstd": "zstd"}
+
+
+def version() -> str:
+    found = re.search(r'^__version__ = "([^"]+)"', (ROOT / "edgekube" / "__init__.py").read_text(), re.MULTILINE)
+    if found is None:
+        raise SystemExit("build: edgekube/__init__.py names no version")
+    return found[1]
+
+
+def build(output: Path, work: Path, *, python: str, level: int, clean: bool) -> Path:
+    """The binary for this machine. `work` keeps the environment for the next build."""
+    missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})
+    if missing:
+        raise SystemExit(f"build: tools are missing: apt-get install {' '.join(missing)}")
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
+
+    work.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    freeze.check_left_out(ROOT)
+    environment = freeze.environment(work, python, clean=clean)
+    say("the environment has what is locked")
+    folder = freeze.freeze(environment, ROOT, work)
+    glibc = freeze.floor(folder)
+    say(f"frozen; needs glibc 2.{glibc}")
+    payload.compile_launcher(work / "launcher")
+    target = output / f"edgekube-{version()}-linux-{ARCHITECTURES[platform.machine()]}"
+    interpreter = freeze.interpreter(folder)
+    payload.pack(folder, work / "launcher", target, version=version(), interpreter=interpreter, glibc_minor=glibc, level=level)
+    say(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Build the one file that users install.")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where the binary goes (default dist)")
+    parser.add_argument("--work", type=Path, default=ROOT / "build", help="where the build works and keeps its environment (default build)")
+    parser.add_argument("--python", default="/usr/bin/python3", help="CPython 3.11 with a shared library (default /usr/bin/python3)")
+    parser.add_argument("--quick", action="store_true", help="compress less")
+    parser.add_argument("--clean", action="store_true", help="make the environment anew")
+    parser.add_argument("--pack", nargs=2, type=Path, metavar=("FOLDER", "OUT"), help="only pack FOLDER")
+    arguments = parser.parse_args()
+    if arguments.pack:
+        folder, target = arguments.pack
+        with tempfile.TemporaryDirectory() as scratch:
+            launcher = Path(scratch) / "launcher"
+            payload.compile_launcher(launcher)
+            payload.pack(folder, launcher, target, version="0", level=payload.QUICK)
+        return
+    level = payload.QUICK if arguments.quick else payload.BEST
+    build(arguments.output.resolve(), arguments.work.resolve(), python=arguments.python, level=level, clean=arguments.clean)
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    main()

@@ -71,6 +71,12 @@ class Settings:
     )
     disable_discovery: bool = setting(False, "do not look for servers, or answer agents that do, on the local network")
     disable_agent: bool = setting(False, "run only the control plane, no node", role="server")
+    proxy_mode: str = setting(
+        "",
+        "how Services are translated: nftables, iptables, ipvs or userspace; agents take the server's unless theirs is set"
+        " (default: the first of nftables, iptables, userspace that the kernel can do)",
+        shared=True,
+    )
     proxy_health_port: int = setting(10256, "port of the service proxy's /healthz; 0 for none")
     kubelet_port: int = setting(10250, "port of the kubelet's API")
     static_pod_path: str = setting("", "folder of static pods (default: manifests/static in the data directory)")
@@ -173,12 +179,17 @@ def shared(settings: Settings) -> dict[str, str]:
 
 
 def with_shared(settings: Settings, values: Mapping[str, str]) -> Settings:
-    """`settings` with the cluster's values laid over them. What this version does not know is left out. Raises ConfigError."""
-    known = {key_of(spec.name): spec for spec in fields(Settings) if spec.metadata["shared"]}
+    """`settings` with the cluster's values laid over them. What this version does not know is left out, and so is what this machine may
+    choose for itself (a shared setting of either role) and has. Raises ConfigError."""
+    known = {key_of(spec.name): spec for spec in fields(Settings) if spec.metadata["shared"] and not _chosen_here(settings, spec)}
     found = {known[key].name: _convert(value, known[key].default, f"{key} of the cluster") for key, value in values.items() if key in known}
     merged = replace(settings, **found)
     _check(merged)
     return merged
+
+
+def _chosen_here(settings: Settings, spec: Field[Any]) -> bool:
+    return not spec.metadata["role"] and getattr(settings, spec.name) != spec.default
 
 
 def _text(value: Any) -> str:
@@ -210,6 +221,7 @@ _FORMS = (
     ("node_name", _NAME, "no name for a node: lower case letters, digits, '-' and '.' only"),
     ("cluster_domain", _NAME, "no domain: lower case letters, digits, '-' and '.' only"),
     ("network_backend", "vxlan|host-gw", "neither vxlan nor host-gw"),
+    ("proxy_mode", "|nftables|iptables|ipvs|userspace", "not one of nftables, iptables, ipvs, userspace"),
     ("node_port_range", r"\d+-\d+", "no range of ports such as 30000-32767"),
     ("disable", "servicelb", "no part that can be left out: only servicelb is"),
     ("node_labels", r"[^=]+=[^=]*", "no label such as key=value"),

@@ -143,7 +143,9 @@ def _proxy(host: Host) -> Proxy:
         instance=settings.instance,
         cluster_cidrs=settings.cluster_cidrs,
         service_cidrs=settings.service_cidrs,
+        mode=settings.proxy_mode,
         health_port=settings.proxy_health_port,
+        run_dir=host.paths.run,
     )
     return Proxy(config=config, client=host.client, clock=host.clock)
 

@@ -14,6 +14,7 @@ from edgekube.api.nodelabels import forbidden_to_nodes
 from edgekube.app.paths import paths_of
 from edgekube.config import Settings
 from edgekube.lib.process import ProgramMissing, require
+from edgekube.proxy import ipvslink as ipvs
 from edgekube.store.protocol import StoreDamaged
 from edgekube.store.recovery import refuse_foreign
 
@@ -91,6 +92,20 @@ def cgroup_controllers() -> set[str]:
     if unified.exists():
         return set(unified.read_text().split())
     return {entry.name for entry in Path("/sys/fs/cgroup").iterdir()} if Path("/sys/fs/cgroup").is_dir() else set()
+
+
+def _proxy(settings: Settings) -> Sequence[Finding]:
+    """Only what was asked for by name and can be known before anything is made; by itself the proxy takes what works."""
+    if settings.disable_agent or settings.proxy_mode not in ("iptables", "ipvs"):
+        return ()
+    if settings.proxy_mode == "iptables":
+        try:
+            return (Finding("proxy mode", True, require("iptables-restore", package="iptables")),)
+        except ProgramMissing as error:
+            return (Finding("proxy mode", False, f"--proxy-mode=iptables: {error}"),)
+    if reason := ipvs.missing():
+        return (Finding("proxy mode", False, f"--proxy-mode=ipvs: {reason}", "modprobe ip_vs, or use another mode"),)
+    return (Finding("proxy mode", True, "the kernel has IPVS"),)
 
 
 def _labels(settings: Settings) -> Sequence[Finding]:
@@ -181,5 +196,5 @@ def _no_server(settings: Settings) -> Sequence[Finding]:
 
 
 Check = Callable[[Settings], Sequence[Finding]]
-CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _labels, _no_agent, _port, _space, _ranges, _database)
-AGENT_CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _labels, _no_server, _kubelet_port, _space)
+CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _proxy, _labels, _no_agent, _port, _space, _ranges, _database)
+AGENT_CHECKS: tuple[Check, ...] = (_root, _programs, _kernel, _proxy, _labels, _no_server, _kubelet_port, _space)

@@ -31,7 +31,8 @@ from edgekube.lib.process import ProgramMissing
 from edgekube.lib.receipt import Change, Receipt
 from edgekube.netpolicy.table import remove_policies
 from edgekube.network.component import remove_network
-from edgekube.proxy.nftables import remove_tables
+from edgekube.proxy.backend import Node
+from edgekube.proxy.modes import remove_leftovers
 from edgekube.store.protocol import StoreDamaged, StoreUnavailable
 from edgekube.store.sqlite import open_store
 
@@ -69,8 +70,8 @@ async def remove_all(settings: Settings, *, delete_volumes: bool, say: Say, leav
         say("cgroups of pods")
     await asyncio.to_thread(groups.remove_all)
     await asyncio.to_thread(_remove_sandboxes, Sandboxes(config.pods, hierarchy), say)
+    await remove_leftovers(Node(instance=settings.instance, pods=settings.cluster_cidrs, services=settings.service_cidrs))
     with contextlib.suppress(ProgramMissing):
-        await remove_tables(settings.instance)
         await remove_policies(settings.instance)
     links = await remove_network(settings.instance)
     say(f"{links} links, the nftables table" if links else "the nftables table")

@@ -9,12 +9,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgekube.api.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
 from edgekube.api.item import Item
 from edgekube.api.types import Key, Obj
 from edgekube.client.cache import Cache, Source
 from edgekube.client.protocol import Client
+from edgekube.client.recorder import WARNING, Recorder
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock, SystemClock
 from edgekube.lib.metrics import counter, histogram
@@ -25,7 +27,7 @@ from edgekube.proxy.book import Book
 from edgekube.proxy.choice import Place
 from edgekube.proxy.health import HealthServers, ProxyHealth
 from edgekube.proxy.model import Endpoint, Front, Target, Targets, changes, stale_udp
-from edgekube.proxy.nftables import NftablesBackend
+from edgekube.proxy.modes import ChosenBackend
 from edgekube.proxy.services import SERVICE_NAME, ServicePlan, plan_host_ports, plan_service
 
 log = logging.getLogger(__name__)
@@ -41,13 +43,15 @@ _ZONE = "topology.kubernetes.io/zone"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyConfig:
-    """The ranges have one entry per address family. `health_port` 0: no /healthz."""
+    """The ranges have one entry per address family. `mode` "": the best this kernel can do. `health_port` 0: no /healthz."""
 
     node_name: str
     instance: str
     cluster_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
+    mode: str = ""
     health_port: int = 0
+    run_dir: Path | None = None
 
     @property
     def node(self) -> Node:
@@ -60,8 +64,10 @@ class Proxy:
     name = "proxy"
 
     def __init__(self, *, config: ProxyConfig, client: Client, backend: Backend | None = None, clock: Clock | None = None) -> None:
-        self._config = config
-        self._backend: Backend = backend or NftablesBackend(config.node)
+        self._config, self._client, self._clock = config, client, clock or SystemClock()
+        self._backend: Backend = backend or ChosenBackend(
+            config.node, wanted=config.mode, run_dir=config.run_dir, passed=self._passed_over
+        )
         self._place = Place(config.node_name)
         mine = Source(POD, fields=f"spec.nodeName={config.node_name}")
         own = Source(NODE, fields=f"metadata.name={config.node_name}")
@@ -71,7 +77,7 @@ class Proxy:
         self._cache.on_change(ENDPOINT_SLICE, self._slice_changed)
         self._cache.on_change(POD, self._pod_changed)
         self._cache.on_change(NODE, self._node_changed)
-        self._health = ProxyHealth(clock or SystemClock())
+        self._health = ProxyHealth(self._clock)
         self._servers = HealthServers(proxy=self._health, port=config.health_port)
         self._book = Book()
         self._stale: dict[Front, frozenset[Endpoint]] = {}
@@ -101,6 +107,13 @@ class Proxy:
                 self._backend.close()
                 for task in tasks:
                     task.cancel()
+
+    def _passed_over(self, wanted: str, used: str, why: str) -> None:
+        """People who look at the node are told."""
+        recorder = Recorder(client=self._client, component="edgekube", clock=self._clock, host=self._config.node_name)
+        node: Obj = {"kind": "Node", "name": self._config.node_name, "uid": self._config.node_name, "apiVersion": "v1"}
+        recorder.event(node, WARNING, "ProxyModeNotPossible", f"Services go through {used}: this kernel can not do {wanted} ({why})")
+        self._scope.spawn(recorder.run(), name="events")
 
     async def _failed(self, error: BackendError, backoff: Backoff) -> None:
         _FAILURES.inc()

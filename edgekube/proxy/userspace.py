@@ -26,7 +26,7 @@ from edgekube.lib.process import ProgramMissing
 from edgekube.lib.tasks import TaskScope
 from edgekube.proxy.backend import Backend, BackendError, Node, families
 from edgekube.proxy.balance import Balance
-from edgekube.proxy.iptables import IptablesBackend
+from edgekube.proxy.iptables import IptablesBackend, remove_chains
 from edgekube.proxy.localroutes import LocalRoutes, LocalRoutesWatch, RoutesRefused
 from edgekube.proxy.model import Front, Target, Targets
 from edgekube.proxy.nftables import NftablesBackend
@@ -207,6 +207,8 @@ class UserspaceBackend:
                 found.close()
                 continue
             self._masquerade = found
+            if kind is NftablesBackend:
+                await remove_chains(self._node.instance)  # of an earlier mode; otherwise they are used now
             if self._notify is not None:
                 found.watch(self._notify)
             return

@@ -30,6 +30,11 @@ def _iptables(variant: str) -> bool:
     return os.geteuid() == 0 and done.returncode == 0
 
 
+def _ipvs() -> bool:
+    subprocess.run(["sh", "-c", "modprobe -qa ip_vs ip_vs_rr"], check=False, capture_output=True)
+    return os.geteuid() == 0 and os.path.exists("/proc/net/ip_vs")
+
+
 _PROBES: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "podman": lambda: shutil.which("podman") is not None and shutil.which("conmon") is not None and os.geteuid() == 0,
@@ -39,6 +44,7 @@ _PROBES: dict[str, Callable[[], bool]] = {
     "netns": _netns,
     "nft": _nft,
     "nftables": _nft,
+    "ipvs": _ipvs,
     "userspace": lambda: True,
     "iptables": lambda: _iptables("iptables"),
     "iptables-legacy": lambda: _iptables("iptables-legacy"),

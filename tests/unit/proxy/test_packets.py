@@ -5,6 +5,7 @@ import pytest
 from edgekube.proxy import conntrack
 from edgekube.proxy.backend import Node
 from edgekube.proxy.iptables import IptablesBackend
+from edgekube.proxy.ipvs import IpvsBackend
 from edgekube.proxy.model import ANY4, ANY6, Endpoint, Front, Target, changes, stale_udp
 from edgekube.proxy.nftables import NftablesBackend
 from edgekube.proxy.userspace import UserspaceBackend
@@ -18,6 +19,7 @@ BACKENDS = {
     "iptables": IptablesBackend,
     "iptables-legacy": lambda node: IptablesBackend(node, "legacy"),
     "userspace": UserspaceBackend,
+    "ipvs": IpvsBackend,
 }
 NODE = Node(instance="test", pods=PODS, services=SERVICES)
 
@@ -111,8 +113,9 @@ def test_a_node_port_answers_on_every_local_address_and_keeps_clients_of_local_e
     outside = {world.host.ask("outside", world.address("host"), 30080) for _ in range(40)}
     assert f"one {world.seen('outside')}" in outside
     assert any(answer.startswith("far ") for answer in outside)
-    if not world.six:
+    if not world.six and world.backend.name != "ipvs":  # the kernel does not let IPVS lead 127.0.0.0/8 elsewhere
         assert world.host.names("host", "127.0.0.1", 30080) == {"one", "far"}
+    if not world.six:
         assert world.host.refused("outside", world.address("host"), 30081)
 
 

@@ -5,6 +5,7 @@
     secrets, configmaps          single ones, while a pod bound to the node refers to them
     service account tokens       of accounts that its pods run as
     leases                       its own in kube-node-lease
+    volumes, claims, devices     nothing: what a pod needs of them is not worked out here, and the rules alone would give those of all
     everything else              the static rules of the ClusterRole system:node
 
 Reads pods in memory. What a pod refers to is worked out when a node first asks and remembered per version of the pod: a server without
@@ -94,6 +95,9 @@ class NodeAuthorizer:
 
     # one method for each resource that is subdivided
 
+    def _nothing(self, node: str, _asked: Attributes) -> Decision:
+        return Decision(False, f"no relationship found between node '{node}' and this object")
+
     def _read(self, node: str, kind: Kind, asked: Attributes) -> Decision:
         if asked.verb not in _READS:
             return Decision(False, "can only read resources of this type")
@@ -162,6 +166,13 @@ _SPECIAL: Mapping[tuple[str, str], Callable[[NodeAuthorizer, str, Attributes], D
     ("coordination.k8s.io", "leases"): NodeAuthorizer._lease,
     ("", "nodes"): NodeAuthorizer._node,
     ("", "pods"): NodeAuthorizer._pod,
+    ("", "persistentvolumeclaims"): NodeAuthorizer._nothing,
+    ("", "persistentvolumes"): NodeAuthorizer._nothing,
+    ("storage.k8s.io", "volumeattachments"): NodeAuthorizer._nothing,
+    ("storage.k8s.io", "csinodes"): NodeAuthorizer._nothing,
+    ("resource.k8s.io", "resourceclaims"): NodeAuthorizer._nothing,
+    ("resource.k8s.io", "resourceslices"): NodeAuthorizer._nothing,
+    ("certificates.k8s.io", "podcertificaterequests"): NodeAuthorizer._nothing,
 }
 
 

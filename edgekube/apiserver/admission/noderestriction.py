@@ -1,15 +1,18 @@
 """NodeRestriction: a node writes its own Node, Lease and pods, and nothing that would draw work or secrets to it.
 
 Mirrors plugin/pkg/admission/noderestriction. The Node authorizer says which resources a node may write; this looks at what is written:
-    pods                 only mirror pods of its own may be made, only its own deleted or evicted; a status update moves no labels
+    pods                 only mirror pods of its own may be made, only its own deleted or evicted; a status update moves no labels, and
+                         names as addresses of a pod none outside of the node's ranges: Services and policies go by them
     nodes                only its own; no taints after registration; no labels of kubernetes.io beyond those kubelets own; no pod ranges:
-                         all others send there whatever is for the range that a Node names
+                         all others send there whatever is for the range that a Node names; no addresses out of other nodes' ranges
+                         or of a Service: load balancers answer on what a node says is its address
     serviceaccounts/token   bound, by name and uid, to a pod that runs there
     leases               the one with its name in kube-node-lease
-Everybody else passes.
+Everybody else passes. Addresses and ranges are beyond what upstream looks at.
 """
 
-from collections.abc import Callable, Mapping
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from edgekube.api import catalog, podrefs
@@ -17,6 +20,7 @@ from edgekube.api.nodelabels import forbidden_to_nodes
 from edgekube.api.types import Obj
 from edgekube.apiserver.admission.common import BasePlugin, forbidden
 from edgekube.apiserver.admission.protocol import Admission
+from edgekube.apiserver.allocators import cluster_addresses
 from edgekube.apiserver.identity import node_of
 from edgekube.apiserver.nodeauthz import LEASES, MIRROR
 from edgekube.apiserver.objects import Objects
@@ -53,6 +57,7 @@ class NodeRestriction(BasePlugin):
                 raise forbidden(request, f'unexpected operation "{operation}", node "{node}" can only create and delete mirror pods')
             case "status", "UPDATE":
                 _check_status(node, request)
+                self._check_addresses(node, request)
             case "eviction", "CREATE":
                 self._eviction(node, request)
             case (("status" | "eviction"), operation):
@@ -95,6 +100,16 @@ class NodeRestriction(BasePlugin):
         if owner.get("uid") != known.uid:
             raise forbidden(request, f"node {node} UID mismatch: expected {owner.get('uid')} got {known.uid}")
 
+    def _check_addresses(self, node: str, request: Admission) -> None:
+        """Of a pod with a network of its own. Those that the API has already may stay: the node's ranges may be newer."""
+        pod, known = request.obj or {}, self._objects.get(catalog.NODE, node)
+        ranges = [] if known is None else _networks(known.decode())
+        if not ranges or (pod.get("spec") or {}).get("hostNetwork"):
+            return
+        for address in sorted(set(_pod_addresses(pod)) - set(_pod_addresses(request.old or {}))):
+            if not _inside(address, ranges):
+                raise forbidden(request, f'node "{node}" cannot give a pod the address {address}, which is not in its pod ranges')
+
     def _eviction(self, node: str, request: Admission) -> None:
         name = request.name or ((request.obj or {}).get("metadata") or {}).get("name") or ""
         if not name:
@@ -125,12 +140,24 @@ class NodeRestriction(BasePlugin):
             raise forbidden(request, f'node "{node}" is not allowed to update configSource to a new non-nil configSource')
         if not created and ((new.get("spec") or {}).get("taints") or []) != ((old.get("spec") or {}).get("taints") or []):
             raise forbidden(request, f'node "{node}" is not allowed to modify taints')
+        self._check_own_addresses(node, request, _node_addresses(new) - _node_addresses(old))
         if any((new.get("spec") or {}).get(field) != (old.get("spec") or {}).get(field) for field in ("podCIDR", "podCIDRs")):
             raise forbidden(request, f'node "{node}" is not allowed to set its pod ranges')
         moved = _moved(_labels(new), _labels(old))
         if refused := forbidden_to_nodes(moved):
             what = f'node "{node}" is not allowed to set the following labels' if created else "is not allowed to modify labels"
             raise forbidden(request, f"{what}: {', '.join(refused)}")
+
+    def _check_own_addresses(self, node: str, request: Admission, claimed: set[str]) -> None:
+        """`claimed`: those that the API does not have yet. Of its own range it may have one: a machine without networks has no other."""
+        if not claimed:
+            return
+        others = [item for item in self._objects.items(catalog.NODE) if item.key.name != node]
+        ranges = [network for item in others for network in _networks(item.decode())]
+        services = {address for item in self._objects.items(catalog.SERVICE) for address in cluster_addresses(item.decode())}
+        for address in sorted(claimed):
+            if address in services or _inside(address, ranges):
+                raise forbidden(request, f'node "{node}" cannot have the address {address}, which is one of a pod or a Service')
 
     # tokens and leases
 
@@ -176,6 +203,28 @@ def _check_status(node: str, request: Admission) -> None:
     claims = "resourceClaimStatuses"
     if ((new.get("status") or {}).get(claims) or []) != ((old.get("status") or {}).get(claims) or []):
         raise forbidden(request, f'node "{node}" cannot update resource claim statues')
+
+
+def _pod_addresses(pod: Mapping[str, Any]) -> Iterator[str]:
+    status = pod.get("status") or {}
+    yield from filter(None, (status.get("podIP"), *(entry.get("ip") for entry in status.get("podIPs") or ())))
+
+
+def _node_addresses(node: Mapping[str, Any]) -> set[str]:
+    return {str(entry.get("address")) for entry in (node.get("status") or {}).get("addresses") or ()}
+
+
+def _networks(node: Mapping[str, Any]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(cidr) for cidr in (node.get("spec") or {}).get("podCIDRs") or ()]
+
+
+def _inside(text: str, ranges: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    """Names are in no range."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return any(address in network for network in ranges)
 
 
 def _node_name(pod: Mapping[str, Any] | None) -> str:

@@ -148,6 +148,15 @@ async def test_a_pod_that_is_bound_later_grants_from_then_on(world: World, autho
     assert ask(authorizer, "get", "secrets", "late").allowed
 
 
+@pytest.mark.parametrize(
+    ("group", "resource"),
+    [("", "persistentvolumeclaims"), ("", "persistentvolumes"), ("storage.k8s.io", "csinodes"), ("resource.k8s.io", "resourceslices")],
+)
+async def test_what_is_not_worked_out_is_nobodys(authorizer: Authorizer, group: str, resource: str) -> None:
+    for verb in ("get", "list", "update", "delete"):
+        assert ask(authorizer, verb, resource, "x", group=group) == Decision(False, NO_RELATION)
+
+
 async def test_a_mirror_pod_grants_nothing(world: World, authorizer: Authorizer) -> None:
     """The node writes it: otherwise it could name the secrets it wants."""
     volumes = [{"name": "s", "secret": {"secretName": "wanted"}}]

@@ -203,3 +203,46 @@ async def test_pod_ranges_are_not_a_nodes_to_choose(plugin: NodeRestriction) -> 
         assert await refusal(plugin, asked(catalog.NODE, "CREATE", node, name="pi")) == why
         assert await refusal(plugin, asked(catalog.NODE, "UPDATE", node, {"metadata": {"name": "pi"}, "spec": {}}, name="pi")) == why
         await plugin.validate(asked(catalog.NODE, "UPDATE", node, node, name="pi"))
+
+
+async def test_addresses_of_pods_are_of_their_nodes_ranges() -> None:
+    """Else a stolen node would lead a Service to wherever it likes, and past the policies that know pods by their addresses."""
+    world = World()
+    await world.put(catalog.NODE, "pi", spec={"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24", "fd42:1::/64"]})
+    plugin = NodeRestriction(world.objects)
+
+    def pod(*addresses: str, **spec: Any) -> dict[str, Any]:
+        status = {"podIP": addresses[0], "podIPs": [{"ip": one} for one in addresses]} if addresses else {}
+        return {"metadata": {"name": "mine"}, "spec": {"nodeName": "pi", **spec}, "status": status}
+
+    def writes(new: dict[str, Any], old: dict[str, Any]) -> Admission:
+        return asked(catalog.POD, "UPDATE", new, old, name="mine", sub="status")
+
+    await plugin.validate(writes(pod("10.42.1.7", "fd42:1::7"), pod()))
+    for wrong in ("10.42.2.7", "192.0.2.1", "169.254.169.254", "fd42:2::7"):
+        why = f'node "pi" cannot give a pod the address {wrong}, which is not in its pod ranges'
+        assert await refusal(plugin, writes(pod(wrong), pod("10.42.1.7"))) == why
+        assert await refusal(plugin, writes(pod("10.42.1.7", wrong), pod("10.42.1.7"))) == why
+        await plugin.validate(writes(pod(wrong), pod(wrong)))  # the node has a new range, its pods are older
+        await plugin.validate(writes(pod(wrong, hostNetwork=True), pod(hostNetwork=True)))
+    await world.put(catalog.NODE, "pi")
+    await plugin.validate(writes(pod("192.0.2.1"), pod()))  # nobody has given it a range
+
+
+async def test_addresses_of_nodes_are_none_of_pods_or_services() -> None:
+    world = World()
+    await world.put(catalog.NODE, "other", spec={"podCIDRs": ["10.42.2.0/24"]})
+    await world.put(catalog.SERVICE, "dns", "kube-system", spec={"clusterIP": "10.43.0.10", "clusterIPs": ["10.43.0.10"]})
+    plugin = NodeRestriction(world.objects)
+
+    def node(*addresses: str) -> dict[str, Any]:
+        return {"metadata": {"name": "pi"}, "status": {"addresses": [{"type": "ExternalIP", "address": one} for one in addresses]}}
+
+    for sub, operation in (("", "CREATE"), ("status", "UPDATE")):
+        await plugin.validate(asked(catalog.NODE, operation, node("192.0.2.1", "pi.lan"), node(), name="pi", sub=sub))
+        for wrong in ("10.43.0.10", "10.42.2.9"):
+            why = f'node "pi" cannot have the address {wrong}, which is one of a pod or a Service'
+            assert await refusal(plugin, asked(catalog.NODE, operation, node("192.0.2.1", wrong), node("192.0.2.1"), name="pi", sub=sub)) == why
+    await plugin.validate(asked(catalog.NODE, "UPDATE", node("10.42.2.9"), node("10.42.2.9"), name="pi", sub="status"))
+    await world.put(catalog.NODE, "pi", spec={"podCIDRs": ["10.42.1.0/24"]})
+    await plugin.validate(asked(catalog.NODE, "UPDATE", node("10.42.1.1"), node(), name="pi", sub="status"))  # nothing but `lo`

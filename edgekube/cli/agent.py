@@ -9,5 +9,7 @@ from edgekube.config import Settings
 def main(settings: Settings, arguments: Namespace) -> int:
     """Blocks; returns the exit code."""
     from edgekube.app.process import serve
+    from edgekube.lib.argv import conceal
 
+    conceal(settings.token)
     return serve(replace(settings, disable_agent=False), agent=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekube.kubelet.runtime import info as infos
-from edgekube.kubelet.runtime import mounts
+from edgekube.kubelet.runtime import mounts, userdata
 from edgekube.kubelet.runtime import spec as specs
 from edgekube.kubelet.runtime.cgroups import Hierarchy
 from edgekube.kubelet.runtime.images import Images
@@ -145,6 +145,10 @@ class PodmanRuntime:
         await self._observer.known()
         async with self._starts:
             try:
+                await asyncio.to_thread(userdata.keep_in_memory, container_id, storage=self._config.storage, memory=self._config.userdata)
+            except OSError as error:
+                raise RuntimeFailure("RunContainerError", f"its configuration can not be kept in memory: {error}") from error
+            try:
                 await self._observer.call("POST", f"/containers/{container_id}/start", timeout=_START_SECONDS)
             except RestError as error:
                 if error.status == 404:
@@ -178,6 +182,7 @@ class PodmanRuntime:
                 raise RuntimeFailure("RemoveContainerError", f"failed to remove container {container_id[:12]}: {error}") from error
         if entry is not None:
             self._link_path(entry.info).unlink(missing_ok=True)
+        await asyncio.to_thread(userdata.forget, container_id, memory=self._config.userdata)
         self._observer.drop(container_id)
 
     async def update(self, container_id: str, resources: Resources) -> None:

@@ -24,6 +24,7 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from edgekube.kubelet.runtime import userdata
 from edgekube.kubelet.runtime.cgroups import Hierarchy
 from edgekube.kubelet.runtime.mounts import start_time
 from edgekube.kubelet.runtime.pidfd import ended
@@ -186,6 +187,7 @@ class Service:
         }
         for name, text in texts.items():
             write_if_changed(home / name, text.encode())
+        userdata.sweep(storage=config.storage, memory=config.userdata)
         return hashlib.sha256("".join(texts.values()).encode() + _netns_name().encode()).hexdigest()
 
     def _recorded(self, digest: str) -> int:

@@ -40,6 +40,11 @@ class RuntimeConfig:
         return self.run_dir / "podman"
 
     @property
+    def userdata(self) -> Path:
+        """What podman notes about each container: its environment, too (see userdata.py)."""
+        return self.home / "userdata"
+
+    @property
     def volumes(self) -> Path:
         """One folder per pod for its volumes: shared as well, so that what the kubelet mounts there reaches podman's mount namespace."""
         return self.data_dir / "pods"

@@ -130,9 +130,7 @@ def _undo_file(change: Change, receipt: Receipt) -> str:
 
 
 def _look_folder(change: Change) -> State:
-    if not os.path.isdir(change.name):
-        return State.UNDONE
-    return State.FOREIGN if any(os.scandir(change.name)) else State.OURS
+    return State.OURS if os.path.isdir(change.name) else State.UNDONE
 
 
 def _undo_folder(change: Change, _receipt: Receipt) -> str:

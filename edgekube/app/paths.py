@@ -79,7 +79,7 @@ class Paths:
             raise
 
     def _note_parents(self, made: Sequence[Path]) -> None:
-        """Above our own folders. The receipt itself had to be made first."""
+        """Above our own folders, unless they came with the receipt, which notes its own."""
         parents = [one for one in made if one in self.data.parents or one in self.run.parents]
         if parents:
             Receipt(self.receipt).note_all(Change("folder", str(one)) for one in parents)

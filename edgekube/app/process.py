@@ -4,9 +4,10 @@ Nothing is made before the preflight has passed and the lock of the run director
 """
 
 import asyncio
-import contextlib
+import faulthandler
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,13 +19,12 @@ from edgekube.config import ConfigError, Settings
 from edgekube.lib import log as logs
 from edgekube.lib.pidfile import AlreadyRunning, PidFile, running
 from edgekube.lib.supervise import StartTimeout
-from edgekube.lib.systemd import notify
+from edgekube.lib.systemd import feed_watchdog, notify, watchdog_seconds
 from edgekube.store.protocol import StoreDamaged, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 _SWITCH_SECONDS = 0.0005  # the store's thread gets the interpreter back in half a millisecond instead of five
-_SHUTDOWN_MARGIN = 15  # seconds to ask systemd for beyond what pods may take
 # A pass over five thousand new objects takes 1 ms. Small thresholds bound how long one pass holds the loop; since requests free what they
 # make by reference counts, passes are rare all the same. A full one (54 ms with 10,000 pods) comes after 50 million new objects.
 _COLLECT = (5_000, 2, 5_000)
@@ -59,6 +59,7 @@ def serve(settings: Settings, *, agent: bool = False) -> int:
 def _run(settings: Settings, *, agent: bool) -> int:
     import uvloop
 
+    faulthandler.enable()  # systemd's watchdog ends a stuck process by SIGABRT: the journal gets to know where it was stuck
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.disable()  # until it is ready: what start-up makes, stays
     try:
@@ -86,31 +87,13 @@ async def _until_stopped(settings: Settings, run: Run, *, node: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    feed_watchdog(loop, watchdog_seconds(os.environ, os.getpid()))
     await run(settings, stop, _announce)
     notify("STOPPING=1")
     if node:
-        await asyncio.to_thread(_end_pods_with_machine, settings)
+        from edgekube.app.shutdown import end_pods_with_machine
 
-
-def _end_pods_with_machine(settings: Settings) -> None:
-    """Only when the machine goes down: stopping edgekube alone leaves its pods as they are."""
-    from edgekube.app import shutdown
-    from edgekube.app.removal import runtime_config
-    from edgekube.kubelet.critical import noted
-    from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
-
-    if not shutdown.machine_stops():
-        return
-    grace = settings.shutdown_grace_seconds
-    notify(f"EXTEND_TIMEOUT_USEC={(grace + _SHUTDOWN_MARGIN) * 1_000_000}")
-    hierarchy = Hierarchy()
-    shutdown.end_pods(
-        hierarchy,
-        PodGroups(hierarchy, runtime_config(settings).cgroup_root),
-        grace=grace,
-        critical=noted(settings.run_dir),
-        critical_grace=settings.shutdown_grace_critical_seconds,
-    )
+        await asyncio.to_thread(end_pods_with_machine, settings)
 
 
 def _announce() -> None:
@@ -120,7 +103,7 @@ def _announce() -> None:
     gc.set_threshold(*_COLLECT)
     gc.enable()
     notify("READY=1")
-    sys.stderr.write("edgekube is ready\n")
+    logs.say(logging.INFO, "edgekube is ready")
 
 
 def _crashed(error: BaseException) -> int:
@@ -146,6 +129,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _failed(reason: str) -> int:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"edgekube: {reason}\n")
+    logs.say(logging.ERROR, f"edgekube: {reason}")
     return 1

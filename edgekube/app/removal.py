@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 _VOLUMES = frozenset(("volumes",))
 _LAUNCHER = Path("/usr/local/bin/edgekube")
 _INSTALLED = ("/usr/local/lib/edgekube", "/etc/edgekube", "/var/log/edgekube.log")
-_UNITS = tuple(Path("/etc/systemd/system") / name for name in ("edgekube.service", "edgekube-agent.service"))
+_UNITS = tuple(Path("/etc/systemd/system") / name for name in ("edgekube.service", "edgekube-agent.service", "edgekube-shutdown.service"))
 
 
 def runtime_config(settings: Settings) -> RuntimeConfig:

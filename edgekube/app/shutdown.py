@@ -1,5 +1,8 @@
 """When the machine goes down its pods end with it.
 
+Two ask for it: the process itself, when it is told to stop by a shutdown, and systemd's edgekube-shutdown.service, which stops after it:
+for a process that had been stopped before, that was killed, or that could not finish.
+
 Stopping edgekube leaves pods alone, so at a shutdown nobody would end them but systemd's last broadcast of SIGTERM, which waits a minute
 and a half for every process that ignores it: a shell as a container's first process does. So they are ended here, while file systems and
 the network are still there: SIGTERM to the first process of each container, time to act on it, then SIGKILL for all; critical pods after
@@ -17,12 +20,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekube.app.paths import paths_of
+from edgekube.config import Settings
+from edgekube.kubelet.critical import noted
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 from edgekube.lib.process import clean_environment
+from edgekube.lib.systemd import notify
 
 log = logging.getLogger(__name__)
 
 _STEP = 0.05
+_SHUTDOWN_MARGIN = 15  # seconds to ask systemd for beyond what pods may take
 
 
 def machine_stops() -> bool:
@@ -35,6 +43,22 @@ def machine_stops() -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return told.stdout.strip() == "stopping"
+
+
+def end_pods_with_machine(settings: Settings) -> None:
+    """Only when the machine goes down: stopping edgekube alone leaves its pods as they are."""
+    if not machine_stops():
+        return
+    grace = settings.shutdown_grace_seconds
+    notify(f"EXTEND_TIMEOUT_USEC={(grace + _SHUTDOWN_MARGIN) * 1_000_000}")
+    paths, hierarchy = paths_of(settings), Hierarchy()
+    end_pods(
+        hierarchy,
+        PodGroups(hierarchy, paths.cgroup_root(settings.instance)),
+        grace=grace,
+        critical=noted(settings.run_dir),
+        critical_grace=settings.shutdown_grace_critical_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)

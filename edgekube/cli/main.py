@@ -30,12 +30,13 @@ COMMANDS = (
     Command("token", "make, list and delete the tokens that let machines join"),
     Command("node", "list the nodes' keys, and revoke one"),
     Command("images", "bring images to this node without a registry, and list them"),
+    Command("setup", "for installers: remember the flags and write the service's units"),
     Command("host", "what edgekube has changed on this host"),
     Command("uninstall", "remove edgekube, its pods and everything it made on this machine"),
     Command("version", "print the version"),
 )
 
-_CONFIG_FILE = "/etc/edgekube/config.yaml"
+CONFIG_FILE = "/etc/edgekube/config.yaml"
 
 
 class Failure(Exception):
@@ -71,7 +72,7 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.text, description=command.text, argument_default=argparse.SUPPRESS)
-        sub.add_argument("--config", metavar="PATH", help=f"configuration file (default {_CONFIG_FILE})")
+        sub.add_argument("--config", metavar="PATH", help=f"configuration file (default {CONFIG_FILE})")
         add_settings(sub, everything=command.name in _TAKE_ALL, role=command.name if command.name in ROLES else "")
         if command is chosen and (add := getattr(_module(command), "arguments", None)) is not None:
             add(sub)
@@ -81,7 +82,7 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
 _PORTS = ("https-port", "kubelet-port")
 _EVERYWHERE = ("data-dir", "run-dir", "node-name", "write-kubeconfig")
 ROLES = ("server", "agent")
-_TAKE_ALL = (*ROLES, "status", "check")  # an installer asks with the flags that it starts the server with
+_TAKE_ALL = (*ROLES, "status", "check", "setup")  # an installer asks with the flags that it starts the server with
 
 
 def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, role: str = "", only: Sequence[str] = _EVERYWHERE) -> None:
@@ -107,7 +108,7 @@ def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, r
 def _settings(arguments: Mapping[str, Any]) -> config.Settings:
     flags = {config.key_of(name): value for name, value in arguments.items()}
     named = flags.get("config") or os.environ.get("EDGEKUBE_CONFIG")
-    return config.load(flags, environ=os.environ, file=_read_file(Path(named or _CONFIG_FILE), required=bool(named)))
+    return config.load(flags, environ=os.environ, file=_read_file(Path(named or CONFIG_FILE), required=bool(named)))
 
 
 def _read_file(path: Path, *, required: bool) -> Mapping[str, Any]:

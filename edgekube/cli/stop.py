@@ -4,18 +4,29 @@ import os
 import select
 import signal
 import subprocess
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
+from edgekube.app.shutdown import end_pods_with_machine
 from edgekube.cli.main import Failure
 from edgekube.config import Settings
+from edgekube.lib import log as logs
 from edgekube.lib.pidfile import running
 
 UNITS = ("edgekube.service", "edgekube-agent.service")
 _DEADLINE_SECONDS = 40
 
 
+def arguments(parser: ArgumentParser) -> None:
+    text = "for the shutdown unit: end the pods instead, if the machine is going down; edgekube itself has ended by then"
+    parser.add_argument("--end-pods", action="store_true", default=False, help=text)
+
+
 def main(settings: Settings, arguments: Namespace) -> int:
     """Stop it and wait until it is gone."""
+    if getattr(arguments, "end_pods", False):
+        logs.set_up(settings.log_level)
+        end_pods_with_machine(settings)
+        return 0
     pid = running(settings.run_dir / "edgekube.pid")
     if not pid:
         print("edgekube is not running")

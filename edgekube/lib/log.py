@@ -2,13 +2,15 @@
 
     2026-11-20T12:00:00.123Z info scheduler.cycle pod bound pod=default/web-1 node=pi
 
-Fields come through `extra={...}`; message text never carries values. Under systemd (JOURNAL_STREAM) the time is left to the journal
-and the level is written as the journal's `<N>` prefix.
+Fields come through `extra={...}`; message text never carries values. Where stderr is the journal (JOURNAL_STREAM), it keeps the time, and
+the level is written as the journal's `<N>` prefix.
 """
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
@@ -31,9 +33,32 @@ class FieldFormatter(logging.Formatter):
             if record.levelno >= logging.ERROR or record.levelno == logging.DEBUG:
                 line += "\n" + self.formatException(record.exc_info)
         if self._journal:
-            return f"<{_JOURNAL_PRIORITY.get(record.levelno, 6)}>{line}"
+            return for_journal(record.levelno, line)
         moment = datetime.fromtimestamp(record.created, UTC)
         return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z {line}"
+
+
+def for_journal(level: int, text: str) -> str:
+    """With the level in front of each line: journald takes every line for an entry of its own."""
+    mark = f"<{_JOURNAL_PRIORITY.get(level, 6)}>"
+    return "\n".join(mark + line for line in text.split("\n"))
+
+
+def is_journal(environ: Mapping[str, str]) -> bool:
+    """Whether stderr leads to the journal itself: the variable alone is inherited by whoever is started from a service."""
+    try:
+        device, inode = map(int, environ.get("JOURNAL_STREAM", "").split(":"))
+        found = os.fstat(sys.stderr.fileno())
+    except (ValueError, OSError):
+        return False
+    return (found.st_dev, found.st_ino) == (device, inode)
+
+
+def say(level: int, text: str) -> None:
+    """One line for whoever started us, person or journal; not a log entry."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write((for_journal(level, text) if is_journal(os.environ) else text) + "\n")
+        sys.stderr.flush()
 
 
 def _quote(value: object) -> str:
@@ -44,7 +69,7 @@ def _quote(value: object) -> str:
 def set_up(level: str) -> None:
     """Send all logs at `level` and above to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(FieldFormatter(journal="JOURNAL_STREAM" in os.environ))
+    handler.setFormatter(FieldFormatter(journal=is_journal(os.environ)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

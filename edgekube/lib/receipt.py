@@ -128,7 +128,7 @@ class Receipt:
     def _append(self, changes: Sequence[Change]) -> None:
         new = not self.path.exists()
         if new:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            changes = [*self._make_folder(), *changes]
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -142,6 +142,16 @@ class Receipt:
         if new:
             sync_folder(self.folder)
             sync_folder(self.folder.parent)
+
+    def _make_folder(self) -> Sequence[Change]:
+        """What had to be made above the data directory is a change of the host as well, only that it can not be noted before."""
+        data = self.folder.parent
+        missing = [one for one in reversed(data.parents) if not one.exists()]
+        for one in missing:
+            one.mkdir(exist_ok=True)
+        for one in (data, self.folder):
+            one.mkdir(mode=0o700, exist_ok=True)
+        return [Change("folder", str(one)) for one in missing]
 
 
 def _first_of(changes: Sequence[Change]) -> dict[tuple[str, str], Change]:

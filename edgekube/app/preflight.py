@@ -140,12 +140,16 @@ def _free(wanted: Sequence[tuple[str, str, int]]) -> Sequence[Finding]:
 
 
 def _space(settings: Settings) -> Sequence[Finding]:
-    folder = settings.data_dir
+    """A first start needs room. A node that boots with a full disk runs what it has, and whoever is to delete something needs the API."""
+    folder, paths = settings.data_dir, paths_of(settings)
     while not os.path.exists(folder):  # unlike Path.exists it takes "not allowed to look" for a no
         folder = folder.parent
     state = os.statvfs(folder)
     free = state.f_bavail * state.f_frsize
     text = f"{free >> 20} MiB free for {settings.data_dir}"
+    if os.path.exists(paths.database) or os.path.exists(paths.agent / "node.json"):
+        fix = f"make room, at least {_LEAST_FREE >> 20} MiB: new pods and changes may fail"
+        return (Finding("disk", free >= _LEAST_FREE, text, fix, fatal=False),)
     return (Finding("disk", free >= _LEAST_FREE, text, f"at least {_LEAST_FREE >> 20} MiB are needed to start"),)
 
 

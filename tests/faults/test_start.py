@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekube.app import preflight
+from edgekube.config import Settings
 from edgekube.store.sqlite import open_store
 from tests.kit import netns as ns
 from tests.kit.cluster import cluster
@@ -153,6 +155,18 @@ def test_a_kubeconfig_that_can_not_be_written(site):
 def test_a_full_disk(site, disk):
     line = site.refuses(data_dir=disk.folder / "data")
     assert line == f"1 MiB free for {disk.folder / 'data'}: at least 64 MiB are needed to start"
+
+
+@pytest.mark.parametrize(("agent", "mark"), [(False, "db/state.db"), (True, "agent/node.json")])
+def test_a_disk_that_filled_up_stops_no_second_start(disk, agent, mark):
+    settings = Settings(data_dir=disk.folder / "data", https_port=0, kubelet_port=0)
+    assert preflight.refusals(settings, agent=agent)
+    (settings.data_dir / mark).parent.mkdir(parents=True)
+    (settings.data_dir / mark).touch()
+    assert preflight.refusals(settings, agent=agent) == []
+    (found,) = (one for one in preflight.examine(settings, agent=agent) if one.check == "disk")
+    assert not found.ok
+    assert "make room" in found.fix
 
 
 async def test_a_newer_database(site):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from edgekube.kubelet.runtime.protocol import RuntimeDown
+from edgekube.kubelet.runtime.protocol import RuntimeDown, RuntimeFailure
 
 API = "/v4.0.0/libpod"
 _IDLE_CONNECTIONS = 4
@@ -24,11 +24,11 @@ _LIMIT = 1 << 20
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class RestError(Exception):
-    """An error answer of the service."""
+class RestError(RuntimeFailure):
+    """An error answer of the service. Who knows a better reason says it; whoever forgets has a failure of the runtime, not of edgekube."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__("RuntimeError", message)
         self.status = status
 
 

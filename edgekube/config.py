@@ -20,6 +20,7 @@ from typing import Any
 from edgekube.lib.pki import LEAF_LIFE
 
 _LAST_PORT = 65535
+_ALL = 100
 _LEAST_MTU, _MOST_MTU = 576, 65000
 
 
@@ -82,6 +83,9 @@ class Settings:
     static_pod_path: str = setting("", "folder of static pods (default: manifests/static in the data directory)")
     max_pods: int = setting(110, "pods this node takes")
     eviction_hard_memory: str = setting("100Mi", "free memory below which pods are evicted")
+    image_gc_high_threshold: int = setting(85, "percent of the disk used at which unused images are removed (100: never)")
+    image_gc_low_threshold: int = setting(80, "percent of the disk used down to which they are removed")
+    minimum_image_ttl_seconds: int = setting(120, "seconds that an image stays at least, used or not")
     container_log_max_size: str = setting("10Mi", "size at which a container's log is rotated")
     container_log_max_files: int = setting(5, "log files kept per container")
     lease_seconds: int = setting(40, "how long a node's Lease holds; it is renewed after a quarter of that")
@@ -245,6 +249,9 @@ def _check(settings: Settings) -> None:
             raise ConfigError(f"--{key_of(spec.name)}: {value} is out of range")
     if not 0 < settings.node_ports.start < settings.node_ports.stop <= _LAST_PORT + 1:
         raise ConfigError(f"--node-port-range: {settings.node_port_range} is no range of ports such as 30000-32767")
+    if not settings.image_gc_low_threshold < settings.image_gc_high_threshold <= _ALL:
+        low, high = settings.image_gc_low_threshold, settings.image_gc_high_threshold
+        raise ConfigError(f"--image-gc-high-threshold: {high} is not above --image-gc-low-threshold {low} and at most {_ALL}")
     _check_addresses(settings)
 
 

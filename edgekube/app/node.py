@@ -1,6 +1,6 @@
 """The parts of a node, on a server's own machine and on an agent alike: they know a Client and nothing of what is behind it.
 
-    network > proxy > netpolicy > dns > runtime > kubelet > kubelet-server > log rotation
+    network > proxy > netpolicy > dns > runtime > kubelet > kubelet-server > images folder > log rotation
 
 They start beside whatever else the process runs: neither /readyz nor an agent's start waits for Podman.
 """
@@ -29,6 +29,9 @@ from edgekube.kubelet.component import KubeletComponent
 from edgekube.kubelet.config import KubeletConfig
 from edgekube.kubelet.fence import Fencing
 from edgekube.kubelet.fenceguard import FenceGuard
+from edgekube.kubelet.imagebook import ImageBook
+from edgekube.kubelet.imagefolder import ImageFolder
+from edgekube.kubelet.imagegc import Thresholds
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 from edgekube.kubelet.runtime.podman import PodmanRuntime
 from edgekube.kubelet.runtime.rotation import LogRotation
@@ -105,7 +108,8 @@ def node_parts(host: Host, reload: list[Callable[[], None]]) -> Node:
     kubelet = _kubelet(host, runtime, network, policies)
     host.addresses.on_change(lambda old, new: kubelet.addresses_changed() if new.node != old.node else None)
     api = _kubelet_server(host, runtime, kubelet, reload)
-    parts = (network, _proxy(host), policies, _dns(host), runtime.runtime, kubelet, api, _rotation(host, runtime))
+    extras = (_folder(host, runtime, kubelet), _rotation(host, runtime))
+    parts = (network, _proxy(host), policies, _dns(host), runtime.runtime, kubelet, api, *extras)
     note = partial(note_node, host.receipt, instance=host.settings.instance, paths=host.paths, hierarchy=runtime.hierarchy)
     return Node(parts, kubelet=kubelet, api=api, prepare=note)
 
@@ -210,6 +214,11 @@ def _kubelet_config(host: Host) -> KubeletConfig:
         node_taints=settings.node_taints,
         eviction_memory=quantity.value(settings.eviction_hard_memory),
         static_pods=Path(settings.static_pod_path) if settings.static_pod_path else None,
+        image_gc=Thresholds(
+            high=settings.image_gc_high_threshold,
+            low=settings.image_gc_low_threshold,
+            minimum_age=settings.minimum_image_ttl_seconds,
+        ),
         lease_seconds=settings.lease_seconds,
         lease_renew_seconds=settings.lease_seconds / 4 if host.server is None else _renew_seconds(settings),
         fence_seconds=0 if host.server is None else settings.fence_after_seconds,
@@ -248,6 +257,18 @@ def _server_tls(host: Host) -> ssl.SSLContext:
     except OSError as error:  # an agent asks for another as soon as it reaches the server
         log.warning("serving certificate not usable", extra={"file": str(host.certificate), "error": str(error)})
     return judge(context, host.clock)
+
+
+def _folder(host: Host, runtime: _Runtime, kubelet: KubeletComponent) -> ImageFolder:
+    return ImageFolder(
+        folder=host.paths.images,
+        book=ImageBook(host.paths.data),
+        runtime=runtime.runtime,
+        client=host.client,
+        clock=host.clock,
+        node_name=host.node_name,
+        loaded=kubelet.images_changed,
+    )
 
 
 def _rotation(host: Host, runtime: _Runtime) -> LogRotation:

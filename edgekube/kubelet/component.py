@@ -29,6 +29,8 @@ from edgekube.kubelet.demands import Demands
 from edgekube.kubelet.eviction import Pressure, Usage, eviction_failure, rank
 from edgekube.kubelet.fence import Fence, Fencing
 from edgekube.kubelet.happenings import PodEvents
+from edgekube.kubelet.imagebook import ImageBook
+from edgekube.kubelet.imagegc import ImageCollector
 from edgekube.kubelet.images import Images
 from edgekube.kubelet.machine import Machine
 from edgekube.kubelet.node import NodeAgent
@@ -97,6 +99,11 @@ class KubeletComponent:
         self._pressure = Pressure(config=config, clock=clock)
         self._agent.pressure = self._look
         self._agent.back = self._contact_back
+        self._collector = ImageCollector(
+            runtime=runtime, book=ImageBook(config.data_dir), clock=clock, thresholds=config.image_gc,
+            needed=self._images_named, tell=self._tell,
+        )  # fmt: skip
+        self._agent.images_seen = self._collector.seen
         self._objects = PodObjects(client=client)
         self._reporter = Reporter(client=client)
         events = PodEvents(self._recorder)
@@ -227,6 +234,11 @@ class KubeletComponent:
         for worker in self._workers.values():
             worker.wake()
 
+    def images_changed(self) -> None:
+        """Pods may have waited for what is there now."""
+        self._agent.kick()
+        self.recheck()
+
     def _prepare_host(self) -> None:
         self._config.pods_dir.mkdir(parents=True, exist_ok=True)
         self._node.groups.ensure_root(Limits(shares=shares_of(self._machine.cpus * 1000)))
@@ -327,10 +339,28 @@ class KubeletComponent:
         health = self._pressure.look()
         if self._pressure.must_evict and self._adopted.is_set():
             self._scope.spawn(self._evict_one(), name="evict")
+        if self._adopted.is_set() and self._collector.due(self._pressure.disk, pressure=self._pressure.disk_short):
+            self._scope.spawn(self._collect_images(), name="image-gc")
         if not self._measuring and any(any(localstorage.limits(worker.pod)) for worker in self._workers.values()):
             self._measuring = True
             self._scope.spawn(self._evict_oversized(), name="evict-oversized")
         return health
+
+    async def _collect_images(self) -> None:
+        if await self._collector.collect(self._pressure.disk, pressure=self._pressure.disk_short):
+            self._agent.kick()
+
+    def _images_named(self) -> set[str]:
+        """By the pods that are to run here, whether their containers exist or not."""
+        return {name for worker in self._workers.values() if not worker.over for name in podspec.images(worker.pod)}
+
+    def _tell(self, reason: str, message: str) -> None:
+        self._node.events.node(self.node_reference, reason, message, warning=True)
+
+    @property
+    def node_reference(self) -> Obj:
+        """As Events of a kubelet name its Node."""
+        return {"metadata": {"name": self._config.node_name, "uid": self._config.node_name}}
 
     async def _evict_oversized(self) -> None:
         """Pods whose volumes have outgrown their limits."""

@@ -1,8 +1,10 @@
 """The kubelet's settings. edgekube.app builds it from `edgekube.config.Settings`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from edgekube.kubelet.imagegc import Thresholds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,7 @@ class KubeletConfig:
     eviction_memory: int = 100 << 20  # bytes available below which pods are evicted
     eviction_disk_fraction: float = 0.10
     eviction_inodes_fraction: float = 0.05
+    image_gc: Thresholds = field(default_factory=Thresholds)
     lease_seconds: int = 40
     lease_renew_seconds: float = 10.0
     node_status_seconds: float = 300.0

@@ -61,16 +61,19 @@ class Pressure:
         self._config, self._clock = config, clock
         self._since: dict[str, float] = {}
         self.available = 0
+        self.disk = machines.Disk(0, 0, 0, 0)
+        self.disk_short = False  # now, while the condition lasts for a while after it
 
     def look(self) -> Health:
         config = self._config
         self.available = machines.available_memory()
-        found = machines.disk(config.data_dir)
+        found = self.disk = machines.disk(config.data_dir)
         inodes = found.inodes > 0 and found.inodes_free < found.inodes * config.eviction_inodes_fraction
         now: Mapping[str, bool] = {
             "memory": 0 < self.available < config.eviction_memory,
             "disk": found.available < found.total * config.eviction_disk_fraction or inodes,
         }
+        self.disk_short = now["disk"]
         moment = self._clock.monotonic()
         for name, on in now.items():
             if on:

@@ -19,7 +19,7 @@ from edgekube.kubelet import nodestatus
 from edgekube.kubelet.config import KubeletConfig
 from edgekube.kubelet.machine import Machine
 from edgekube.kubelet.nodestatus import Health
-from edgekube.kubelet.runtime.protocol import Runtime, RuntimeDown, RuntimeFailure
+from edgekube.kubelet.runtime.protocol import ImageInfo, Runtime, RuntimeDown, RuntimeFailure
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock, rfc3339_micro
 
@@ -66,6 +66,7 @@ class NodeAgent:
         self.network_up = asyncio.Event()  # set once the pod network has been ready
         self.back: Callable[[], None] = lambda: None  # called when the API is there again after a silence
         self.pressure: Callable[[], Health] = Health  # set by the eviction manager
+        self.images_seen: Callable[[Sequence[ImageInfo]], None] = lambda _images: None  # called with each list of them
         self._disk = machines.disk(config.data_dir)
 
     @property
@@ -211,7 +212,9 @@ class NodeAgent:
         images = old.get("images") or []
         if health.runtime:  # one that hangs would keep the node from saying so
             with contextlib.suppress(RuntimeFailure):
-                images = nodestatus.images(await self._runtime.images())
+                found = await self._runtime.images()
+                self.images_seen(found)
+                images = nodestatus.images(found)
         return {
             **old,
             "capacity": nodestatus.capacity(self._config, self._machine, self._disk),

@@ -52,6 +52,11 @@ def every_container(pod: Obj) -> Iterator[Obj]:
     yield from ephemeral_containers(pod)
 
 
+def images(pod: Obj) -> Iterator[str]:
+    """As the pod names them."""
+    return (c["image"] for c in every_container(pod) if c.get("image"))
+
+
 def find_container(pod: Obj, name: str) -> Obj | None:
     return next((c for c in every_container(pod) if c["name"] == name), None)
 

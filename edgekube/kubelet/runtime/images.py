@@ -11,35 +11,21 @@ import base64
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
+from edgekube.kubelet.runtime import archive
+from edgekube.kubelet.runtime.names import expand
 from edgekube.kubelet.runtime.protocol import ImageInfo, RuntimeDown, RuntimeFailure
 from edgekube.kubelet.runtime.rest import Rest, RestError
 
 log = logging.getLogger(__name__)
 
 _SILENCE_SECONDS = 120.0
-_LOAD_SECONDS = 900.0
+_LOAD_SECONDS = 3600.0
 _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
-
-
-def expand(ref: str) -> str:
-    """The whole name: `busybox` -> `docker.io/library/busybox:latest`. A digest needs no tag."""
-    first, slash, _ = ref.partition("/")
-    if not slash:
-        ref = f"docker.io/library/{ref}"
-    elif "." not in first and ":" not in first and first != "localhost":
-        ref = f"docker.io/{ref}"
-    elif first in ("docker.io", "index.docker.io"):
-        rest = ref.split("/", 1)[1]
-        ref = f"docker.io/{rest}" if "/" in rest else f"docker.io/library/{rest}"
-    if "@" in ref:
-        name, _, digest = ref.partition("@")
-        folder, separator, last = name.rpartition("/")
-        return f"{folder}{separator}{last.partition(':')[0]}@{digest}"
-    return ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest"
 
 
 class Images:
@@ -49,7 +35,7 @@ class Images:
         self._rest, self._socket, self._index = rest, socket, index
         self._listed: tuple[int, Sequence[ImageInfo]] | None = None  # state of the index, what was found then
         self._known: dict[str, Mapping[str, Any]] = {}  # id -> its config, which never changes
-        self._gate = asyncio.Semaphore(parallel)
+        self._gate, self._loading = asyncio.Semaphore(parallel), asyncio.Semaphore(1)
 
     async def list(self) -> Sequence[ImageInfo]:
         """All of them. Podman is asked only when the store's index has changed: each answer makes it write two files per image."""
@@ -123,15 +109,38 @@ class Images:
         return found
 
     async def load(self, path: Path) -> Sequence[str]:
-        """The names that the archive (docker or OCI, plain or compressed) gave to its images."""
-        async with self._gate:
+        """Take in what the archive or layout (see archive.py) has for this machine: the names it gave, an id for an image without one."""
+        async with self._loading:
             try:
                 async with asyncio.timeout(_LOAD_SECONDS):
-                    names = await asyncio.to_thread(_load, self._socket, path)
+                    names, skipped = await asyncio.to_thread(_load, self._socket, path)
             except TimeoutError as error:
                 raise RuntimeDown(f"podman did not load {path} within {_LOAD_SECONDS:g} s") from error
         log.info("image loaded", extra={"path": str(path), "images": ",".join(names)})
+        if skipped:
+            log.warning("images for other machines left out", extra={"path": str(path), "images": "; ".join(skipped)})
         return names
+
+    async def unpack(self, path: Path, name: str) -> Sequence[str]:
+        """An image from a tar of plain files."""
+        async with self._loading:
+            await asyncio.to_thread(_send, self._socket, path, f"/images/import?reference={quote(name, safe='')}", archive.unpacked(path))
+        return [name]
+
+    async def tag(self, name: str, more: str) -> None:
+        """Give the image `name` one more name. Raises RuntimeFailure."""
+        try:
+            await self._rest.call("POST", f"/images/{name}/tag", query=_split(more))
+        except RestError as error:
+            raise RuntimeFailure("ImageTagError", f"failed to name image {name} {more}: {error}") from error
+
+    async def untag(self, name: str) -> None:
+        """Take one name away; the image itself stays, also without any."""
+        try:
+            await self._rest.call("POST", f"/images/{name}/untag", query=_split(name))
+        except RestError as error:
+            if error.status != 404:
+                raise RuntimeFailure("ImageTagError", f"failed to take the name {name} away: {error}") from error
 
     async def remove(self, image_id: str) -> None:
         """With all its names; no error if it is gone. Raises RuntimeFailure(ImageInUse) while a container needs it."""
@@ -180,20 +189,51 @@ def _plain(failure: str) -> str:
     return re.sub(r"^initializing source docker://\S+: ", "", failure.strip())
 
 
-def _load(socket: Path, path: Path) -> list[str]:
+def _split(name: str) -> dict[str, str]:
+    repo, _, tag = name.rpartition(":")
+    return {"repo": repo, "tag": tag}
+
+
+def _load(socket: Path, path: Path) -> tuple[list[str], Sequence[str]]:
+    """The names, and what was left out."""
+    try:
+        plan = archive.look(path, archive.this_machine())
+        if plan.whole:
+            return _send(socket, path, "/images/load", archive.unpacked(path)), plan.skipped
+        names: list[str] = []
+        for load in plan.loads:
+            found = _send(socket, path, "/images/load", archive.repacked(path, load))
+            names += load.names or found
+            for more in load.names[1:]:
+                _send(socket, path, f"/images/{load.names[0]}/tag?{urlencode(_split(more))}", ())
+        return names, plan.skipped
+    except archive.ArchiveError as error:
+        raise RuntimeFailure("ImageLoadError", str(error)) from error
+
+
+def _send(socket: Path, path: Path, target: str, data: Iterable[bytes]) -> list[str]:
+    """POST `data`, made of the file; the names in the answer."""
     from podman import PodmanClient
     from podman.errors import APIError
 
     try:
-        with PodmanClient(base_url=f"unix://{socket}", timeout=int(_LOAD_SECONDS)) as client, path.open("rb") as archive:
-            answer = client.api.post("/images/load", data=archive, headers={"Content-type": "application/x-tar"})
+        with PodmanClient(base_url=f"unix://{socket}", timeout=int(_LOAD_SECONDS)) as client:
+            body: Any = data  # requests takes it, its types do not say so
+            answer = client.api.post(target, data=body, headers={"Content-type": "application/x-tar"})
             answer.raise_for_status()
-            names: list[str] = answer.json().get("Names") or []
-            return names
+            return list(answer.json().get("Names") or ()) if answer.content else []
     except APIError as error:
-        raise RuntimeFailure("ImageLoadError", f"failed to load {path}: {error.explanation or error}") from error
+        raise RuntimeFailure("ImageLoadError", f"failed to load {path}: {_load_words(str(error.explanation or error))}") from error
     except OSError as error:
         raise RuntimeFailure("ImageLoadError", f"failed to load {path}: {error}") from error
+
+
+def _load_words(text: str) -> str:
+    """Podman says of each format why it is not that; full disks and such are what matters."""
+    for words in ("no space left on device", "unexpected EOF"):
+        if words in text:
+            return words
+    return text
 
 
 def _remove(socket: Path, identity: str) -> None:

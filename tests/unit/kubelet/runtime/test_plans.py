@@ -10,8 +10,8 @@ import pytest
 from edgekube.kubelet.runtime import info as infos
 from edgekube.kubelet.runtime import spec as specs
 from edgekube.kubelet.runtime.cgroups import Limits, pod_limits, quota_of, shares_of, weight_of
-from edgekube.kubelet.runtime.images import expand
 from edgekube.kubelet.runtime.info import Ending
+from edgekube.kubelet.runtime.names import expand
 from edgekube.kubelet.runtime.protocol import Mount, PodRef, Resources, Sandbox, Security
 from edgekube.kubelet.runtime.settings import Mirror, RuntimeConfig, containers_conf, registries_conf
 from tests.kit.fake_runtime import expand as fake_expand

@@ -1,0 +1,172 @@
+"""The images folder: archives dropped there are taken in once, by their content, and stay pinned for as long as the file is there.
+
+    start, change -> files gone: their images are no longer pinned, and kept
+                  -> files whose size, time and inode are known, and whose images are here: nothing is read
+                  -> else hashed; content that is known: noted only; new content: loaded, pinned, pods that wait for it are woken
+
+Reads <data-dir>/images; writes the record (imagebook.py), Events about the Node. A file that somebody still writes to is left until it is
+closed; one that can not be used is told once, and tried again when it changes or at the next start. Costs nothing while no file changes.
+"""
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgekube.client.protocol import Client
+from edgekube.client.recorder import WARNING, Recorder
+from edgekube.kubelet.imagebook import Book, ImageBook, Taken
+from edgekube.kubelet.runtime.archive import SUFFIXES
+from edgekube.kubelet.runtime.protocol import Runtime, RuntimeDown, RuntimeFailure
+from edgekube.lib.clock import Clock
+from edgekube.lib.inotify import FolderWatch
+
+log = logging.getLogger(__name__)
+
+LOOK = 60.0  # where there is no inotify
+RETRY = 2.0
+_CHUNK = 1 << 20
+
+
+class ImageFolder:
+    """Component; `loaded` is called after each file whose images are new."""
+
+    name = "images-folder"
+
+    def __init__(
+        self, *, folder: Path, book: ImageBook, runtime: Runtime, client: Client, clock: Clock, node_name: str, loaded: Callable[[], None]
+    ) -> None:
+        self._folder, self._book, self._runtime, self._node_name, self._loaded = folder, book, runtime, node_name, loaded
+        self._recorder = Recorder(client=client, component="kubelet", clock=clock, host=node_name)
+        self._broken: dict[str, Sequence[int]] = {}  # files that could not be used, as they were then
+        self._unsure: dict[str, Sequence[int]] = {}
+
+    async def run(self, ready: asyncio.Event) -> None:
+        ready.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._recorder.run(), name="images-folder/events")
+            while True:
+                try:
+                    await self._follow()
+                except (OSError, RuntimeDown) as error:
+                    log.debug("images folder not looked through yet", extra={"path": str(self._folder), "error": str(error)})
+                await asyncio.sleep(RETRY)
+
+    async def _follow(self) -> None:
+        """Until the folder is gone."""
+        await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        with FolderWatch(self._folder) as watch:
+            while await asyncio.to_thread(self._folder.is_dir):
+                busy = await self.look()
+                await watch.wait(RETRY if busy else None if watch.works else LOOK)
+
+    async def look(self) -> bool:
+        """Take in what is new. True: a file may still be written to, and no event will say when that ends. Raises RuntimeDown, OSError."""
+        found = await asyncio.to_thread(stamps, self._folder)
+        book = await asyncio.to_thread(self._book.read)
+        if not found and not book.files:
+            return False
+        for name in [name for name in book.files if name not in found]:
+            book = await asyncio.to_thread(self._book.change, _without(name))
+            log.info("image archive is gone: its images are kept but no longer pinned", extra={"path": str(self._folder / name)})
+        self._broken = {name: stamp for name, stamp in self._broken.items() if name in found}
+        if not found:
+            return False
+        here = {image.id for image in await self._runtime.images()}
+        busy = False
+        for name, stamp in sorted(found.items()):
+            known = book.files.get(name)
+            if self._broken.get(name) == stamp or (known is not None and list(known.stamp) == list(stamp) and here.issuperset(known.ids)):
+                continue
+            written = await asyncio.to_thread(still_written, self._folder / name)
+            if written is None and self._unsure.get(name) != stamp:  # then it holds still from one look to the next
+                self._unsure[name], busy = stamp, True
+            elif not written:
+                book = await self._take(name, stamp, book, here)
+        return busy
+
+    async def _take(self, name: str, stamp: Sequence[int], book: Book, here: set[str]) -> Book:
+        path = self._folder / name
+        try:
+            digest = await asyncio.to_thread(hashed, path)
+            if await asyncio.to_thread(stamp_of, path) != stamp:
+                return book  # it changes as we read: an event follows
+        except FileNotFoundError:
+            return book
+        except OSError as error:
+            self._refused(name, stamp, f"{path} can not be read: {error.strerror}")
+            return book
+        same = next((one for one in book.files.values() if one.sha256 == digest and one.ids and here.issuperset(one.ids)), None)
+        if same is not None:
+            return await asyncio.to_thread(self._book.change, _with(name, Taken(stamp, digest, same.ids, same.names)))
+        try:
+            names = await self._runtime.load_image(path)
+            ids = [image.id for image in [await self._runtime.image(one) for one in names] if image is not None]
+        except RuntimeDown:
+            raise
+        except RuntimeFailure as error:
+            self._refused(name, stamp, str(error))
+            return book
+        book = await asyncio.to_thread(self._book.change, _with(name, Taken(stamp, digest, ids, list(names))))
+        self._loaded()
+        return book
+
+    def _refused(self, name: str, stamp: Sequence[int], why: str) -> None:
+        self._broken[name] = stamp
+        log.warning("image archive refused", extra={"path": str(self._folder / name), "error": why})
+        ref = {"kind": "Node", "name": self._node_name, "uid": self._node_name, "apiVersion": "v1"}
+        self._recorder.event(ref, WARNING, "ImageArchiveRefused", f"images/{name}: {why}")
+
+
+def _with(name: str, taken: Taken) -> Callable[[Book], Book]:
+    return lambda book: book.with_file(name, taken)
+
+
+def _without(name: str) -> Callable[[Book], Book]:
+    return lambda book: book.with_file(name, None)
+
+
+def stamps(folder: Path) -> dict[str, Sequence[int]]:
+    """The archives of the folder; hidden files are of copies that are under way."""
+    found: dict[str, Sequence[int]] = {}
+    for path in folder.iterdir():
+        if path.name.endswith(SUFFIXES) and path.name[0] != "." and path.is_file():
+            found[path.name] = stamp_of(path)
+    return found
+
+
+def stamp_of(path: Path) -> Sequence[int]:
+    """What changes when the file does: size, time, inode."""
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns, about.st_ino]
+
+
+def still_written(path: Path) -> bool | None:
+    """Whether some process has the file open for writing: the kernel gives a read lease only if none has. None: it can not say here."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return True  # gone, or not for us yet
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return True
+        return None
+    finally:
+        os.close(file)
+
+
+def hashed(path: Path) -> str:
+    """sha256 of the contents."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK):
+            digest.update(data)
+    return digest.hexdigest()

@@ -1,9 +1,11 @@
-"""One HTTP connection: whose certificate it showed, what is pushed to it, and the bytes of heads and bodies.
+"""One HTTP connection: whose certificate it showed, what is pushed to it, and the bytes of heads.
 
-aiohttp parses and keeps the connection; `Done` tells it that we have written the answer to the transport ourselves.
+aiohttp parses and keeps the connection; `Done` tells it that we have written the answer to the transport ourselves. Strangers may take
+only so many connections, and none for nothing: what is left is for those who show a certificate.
 """
 
 import asyncio
+import resource
 import socket
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -14,11 +16,9 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from edgekube.apiserver.identity import PeerCertificate
-from edgekube.errors import BadRequest, TooLarge
 from edgekube.lib.tlsclock import validity
 
-MAX_BODY = 3 * 1024 * 1024
-BODY_SECONDS = 60.0
+FIRST_REQUEST = 30.0  # seconds that a connection may be open before it has asked for anything
 SEND_BUFFER = 128 * 1024
 ABORT_AFTER = 10.0  # seconds a closed watch may take to drain
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -43,10 +43,13 @@ class Done(web.StreamResponse):
 class Connection(RequestHandler):
     """One connection; knows its peer's certificate and who wants to hear of its end."""
 
-    __slots__ = ("certificate", "handed", "on_lost", "stream")
+    __slots__ = ("_counted", "_factory", "_first", "certificate", "handed", "on_lost", "stream")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, factory: "Factory", **kwargs: Any) -> None:
+        super().__init__(factory, **kwargs)
+        self._factory = factory
+        self._first: asyncio.TimerHandle | None = None
+        self._counted = False
         self.certificate: PeerCertificate | None = None
         self.on_lost: asyncio.Future[None] | None = None
         self.stream: asyncio.Transport | None = None
@@ -57,11 +60,34 @@ class Connection(RequestHandler):
         self.certificate = transport.get_extra_info(CERTIFICATE) or peer_certificate(transport)
         self.stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if sock is None:
+            return  # part of a connection that is counted already
+        self._factory.open += 1
+        self._counted = True
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if self.certificate is None and self._factory.open > self._factory.strangers:
+            self.cut()
+        self._first = asyncio.get_running_loop().call_later(FIRST_REQUEST, self.cut)
+
+    def began(self) -> None:
+        """A whole request head has come."""
+        if self._first is not None:
+            self._first.cancel()
+            self._first = None
+
+    @property
+    def sender(self) -> str:
+        """Who to count what it costs for."""
+        if self.certificate is not None:
+            return self.certificate.common_name
+        return str(self.peername[0]) if isinstance(self.peername, tuple) else str(self.peername)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        if self._counted:
+            self._factory.open -= 1
+            self._counted = False
+        self.began()
         self.stream = self.handed = None
         if self.on_lost is not None and not self.on_lost.done():
             self.on_lost.set_result(None)
@@ -91,7 +117,12 @@ def common_name(subject: Sequence[Sequence[tuple[str, str]]]) -> str:
 
 
 class Factory(web.Server):
-    """Makes our kind of connection."""
+    """Makes our kind of connection. `open`: how many there are; `strangers`: with how many one without a certificate gets none."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.open = 0
+        self.strangers = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
@@ -159,28 +190,3 @@ def packed(body: bytes) -> bytes:
     import gzip
 
     return gzip.compress(body, 4)
-
-
-async def body_of(raw: BaseRequest, connection: Connection) -> bytes:
-    """The whole body. Raises TooLarge, BadRequest."""
-    if not raw.body_exists:
-        return b""
-    text = f"limit is {MAX_BODY}"
-    if raw.content_length is not None and raw.content_length > MAX_BODY:
-        raise TooLarge(f"Request entity too large: {text}")
-    if raw.headers.get("Expect", "").lower() == "100-continue" and connection.stream is not None:
-        connection.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while chunk := await raw.content.readany():
-                size += len(chunk)
-                if size > MAX_BODY:
-                    raise TooLarge(f"Request entity too large: {text}")
-                pieces.append(chunk)
-    except TimeoutError as error:
-        raise BadRequest(f"the body of the request did not arrive within {BODY_SECONDS:g} s") from error
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise BadRequest(f"the body of the request could not be read: {error}") from error
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

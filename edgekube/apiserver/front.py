@@ -14,12 +14,14 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from edgekube.api.signers import NODE_PREFIX
-from edgekube.apiserver.connection import NO_BODY, Connection, ConnectionSink, Done, Factory, body_of, head_of, keeps, packed
+from edgekube.apiserver.bodies import Bodies
+from edgekube.apiserver.connection import NO_BODY, Connection, ConnectionSink, Done, Factory, head_of, keeps, packed
 from edgekube.apiserver.request import PushResponse, Request, Response, StreamResponse, TakeoverResponse, TunnelResponse
 from edgekube.apiserver.server import Server
 from edgekube.lib.tlsclock import ignore_time
 
 KEEP_ALIVE = 120.0
+HANDSHAKE = 15.0  # seconds, over the worst of links
 GZIP_FROM = 128 * 1024
 LINE = 65536  # long selectors, long tokens
 
@@ -32,11 +34,14 @@ class Front:
         self._web = Factory(
             self._handle, access_log=None, keepalive_timeout=KEEP_ALIVE, max_line_size=LINE, max_field_size=LINE, max_headers=256
         )
+        self._bodies = Bodies()
         self._listeners: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Start to accept; returns the port. Raises OSError."""
-        listener = await asyncio.get_running_loop().create_server(self._web, host, port, ssl=tls, backlog=1024, reuse_address=True)
+        listener = await asyncio.get_running_loop().create_server(
+            self._web, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE if tls is not None else None, backlog=1024, reuse_address=True
+        )
         self._listeners.append(listener)
         found: int = listener.sockets[0].getsockname()[1]
         return found
@@ -63,6 +68,7 @@ class Front:
         connection = raw.protocol
         if not isinstance(connection, Connection):
             raise TypeError("a connection that we did not make")
+        connection.began()
         response = await self._server.handle(self._request(raw, connection))
         match response:
             case Response():
@@ -86,7 +92,7 @@ class Front:
             headers[lower] = value
 
         async def read_body() -> bytes:
-            return await body_of(raw, connection)
+            return await self._bodies.read(raw, connection)
 
         return Request(
             method=raw.method,

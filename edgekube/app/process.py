@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -25,6 +26,7 @@ from edgekube.store.protocol import StoreDamaged, StoreUnavailable
 log = logging.getLogger(__name__)
 
 _SWITCH_SECONDS = 0.0005  # the store's thread gets the interpreter back in half a millisecond instead of five
+_FILES = 65536
 # A pass over five thousand new objects takes 1 ms. Small thresholds bound how long one pass holds the loop; since requests free what they
 # make by reference counts, passes are rare all the same. A full one (54 ms with 10,000 pods) comes after 50 million new objects.
 _COLLECT = (5_000, 2, 5_000)
@@ -60,6 +62,7 @@ def _run(settings: Settings, *, agent: bool) -> int:
     import uvloop
 
     faulthandler.enable()  # systemd's watchdog ends a stuck process by SIGABRT: the journal gets to know where it was stuck
+    _raise_limits()
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.disable()  # until it is ready: what start-up makes, stays
     try:
@@ -70,6 +73,14 @@ def _run(settings: Settings, *, agent: bool) -> int:
     except (*_KNOWN, RuntimeError) as error:
         return _crashed(error)
     return 0
+
+
+def _raise_limits() -> None:
+    """Open files: the soft limit is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _what(agent: bool) -> Run:

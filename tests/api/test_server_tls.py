@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from edgekube.api.catalog import CONFIG_MAP
-from edgekube.apiserver.connection import MAX_BODY
+from edgekube.apiserver.bodies import MAX_BODY
 from edgekube.apiserver.request import TunnelResponse
 from edgekube.apiserver.subresources.protocol import Subresource
 from tests.kit.api import config_map

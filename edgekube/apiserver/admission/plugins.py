@@ -9,6 +9,7 @@ from edgekube.apiserver.admission.certificates import (
     CertificateSigning,
     CertificateSubjectRestriction,
 )
+from edgekube.apiserver.admission.eventrate import EventRateLimit
 from edgekube.apiserver.admission.namespaces import NamespaceLifecycle
 from edgekube.apiserver.admission.nodeloss import NodeLoss
 from edgekube.apiserver.admission.noderestriction import NodeRestriction
@@ -46,6 +47,7 @@ PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
     lambda environment: CertificateApproval(environment.rbac),
     lambda environment: CertificateSigning(environment.rbac),
     lambda _: CertificateSubjectRestriction(),
+    lambda environment: EventRateLimit(environment.clock),
     lambda environment: EscalationCheck(environment.rbac),
     lambda environment: ServiceAllocation(environment.values),  # last of the mutating: it reserves
 )

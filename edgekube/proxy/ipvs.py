@@ -32,7 +32,7 @@ from edgekube.proxy.ipvsplan import (
     table_name,
     whole_table,
 )
-from edgekube.proxy.localroutes import LocalRoutes, LocalRoutesWatch, RoutesRefused
+from edgekube.proxy.localroutes import LocalRoutes, LocalRoutesWatch, RoutesRefused, local_routes
 from edgekube.proxy.model import Front, Target, Targets
 from edgekube.proxy.nftables import NftablesBackend
 from edgekube.proxy.ruleset import Frame
@@ -220,7 +220,8 @@ async def remove_ipvs(node: Node) -> bool:
     nft.close()
     backend = IpvsBackend(node)
     try:
-        return await asyncio.to_thread(_remove, backend._is_ours)
+        routed = {cidr.partition("/")[0] for cidr in await local_routes()}  # whatever the ranges were when it was made
+        return await asyncio.to_thread(_remove, lambda virtual: virtual.address in routed or backend._is_ours(virtual))
     except (IpvsMissing, OSError):
         return False
     finally:

@@ -70,7 +70,7 @@ def _settle_one(link: IpvsLink, drain: Drain, virtual: Virtual, balanced: Balanc
     for to, state in there.items():
         if to in balanced.destinations:
             continue
-        if virtual.protocol == "tcp" and state.connections:
+        if balanced.lasting and state.connections:
             link.ensure_destination(virtual, to, 0, there=True)
             drain.add(virtual, to)
         else:

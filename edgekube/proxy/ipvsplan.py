@@ -26,9 +26,10 @@ _MASQUERADED, _NUMBERS = 1 << 23, (1 << 23) - 1
 
 @dataclass(frozen=True, slots=True)
 class Balanced:
-    """One virtual service."""
+    """One virtual service. `lasting`: its connections may end by themselves when their endpoint goes (TCP)."""
 
     destinations: frozenset[Destination]
+    lasting: bool
     seconds: int = 0
 
 
@@ -86,12 +87,12 @@ def plan(frame: Frame, targets: Targets, marks: Marks) -> tuple[dict[Virtual, Ba
         key = f"{front.protocol} . {front.port}" if front.wild else f"{front.address} . {front.protocol} . {front.port}"
         ports = "_ports" if front.wild else ""
         if by_address(front, frame.services) and not target.inside:
-            found[Virtual(six, 0, front.protocol, front.address, front.port)] = _balanced(target.endpoints, target.affinity_seconds)
+            found[Virtual(six, 0, front.protocol, front.address, front.port)] = _balanced(front, target.endpoints, target.affinity_seconds)
         else:
             for side, endpoints, masquerade in (("outer", target.endpoints, target.masquerade), ("inner", target.inside, False)):
                 if endpoints:
                     mark = marks.get(front, side == "inner", masquerade=masquerade)
-                    found[Virtual(six, mark)] = _balanced(endpoints)
+                    found[Virtual(six, mark)] = _balanced(front, endpoints)
                     of[f"{side}{ports}"][key] = f"{mark:#x}"
             if not target.endpoints:
                 of[f"dropped{ports}"][key] = ""
@@ -104,8 +105,9 @@ def plan(frame: Frame, targets: Targets, marks: Marks) -> tuple[dict[Virtual, Ba
     return found, Elements(of)
 
 
-def _balanced(endpoints: Iterable[Endpoint], seconds: int = 0) -> Balanced:
-    return Balanced(frozenset(Destination(endpoint.address, endpoint.port) for endpoint in endpoints), seconds)
+def _balanced(front: Front, endpoints: Iterable[Endpoint], seconds: int = 0) -> Balanced:
+    places = frozenset(Destination(endpoint.address, endpoint.port) for endpoint in endpoints)
+    return Balanced(places, front.protocol == "tcp", seconds)
 
 
 _TABLE = """add table FAMILY {t}

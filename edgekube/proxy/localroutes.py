@@ -74,6 +74,18 @@ def _ours(route: Any) -> frozenset[str]:
     return frozenset(found)
 
 
+async def local_routes() -> frozenset[str]:
+    """Ours, as the kernel has them."""
+
+    def read() -> frozenset[str]:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as route:
+            return _ours(route)
+
+    return await asyncio.to_thread(read)
+
+
 async def remove_local_routes() -> None:
     """For uninstall and when another backend took over."""
     with contextlib.suppress(RoutesRefused, OSError):

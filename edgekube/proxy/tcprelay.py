@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import struct
+from typing import cast
 
 from edgekube.lib.tasks import TaskScope
 from edgekube.proxy.balance import Balance
@@ -34,9 +35,8 @@ class Side(asyncio.Protocol):
         self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=_BUFFER)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_BUFFER)
         _tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
@@ -99,12 +99,11 @@ class Client(Side):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
         self._counted = self._quota.take(2)
         if not self._counted:
             self.reset()
             return
-        asyncio.get_running_loop().call_soon(self.transport.pause_reading)  # Python 3.11 starts to read after this, paused or not
+        asyncio.get_running_loop().call_soon(self._transport().pause_reading)  # Python 3.11 starts to read after this, paused or not
         self._connecting = self._scope.spawn(self._connect(), name="connect")
 
     def data_received(self, data: bytes) -> None:
@@ -113,9 +112,13 @@ class Client(Side):
         else:
             super().data_received(data)
 
+    def _transport(self) -> asyncio.Transport:
+        if self.transport is None:
+            raise RuntimeError("not connected")
+        return self.transport
+
     async def _connect(self) -> None:
-        assert self.transport is not None
-        client = str(self.transport.get_extra_info("peername")[0])
+        client = str(self._transport().get_extra_info("peername")[0])
         for patience, endpoint in zip(PATIENCE, self._balance.order(client), strict=False):
             try:
                 connection = await _reach(endpoint, patience)

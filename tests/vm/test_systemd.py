@@ -5,20 +5,15 @@ Takes some minutes, so it runs only when asked for: `tests/run.sh --vm`, or EDGE
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.kit.images import archive
-from tests.kit.requires import kubectl, needs
+from tests.kit.requires import needs
+from tests.vm.installed import eventually, install
 from tests.vm.lab import machine
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [
     needs("root", "qemu", "kubectl", "busybox"),
     pytest.mark.skipif(os.environ.get("EDGEKUBE_VM") != "1", reason="NOT TESTED HERE: takes minutes; run tests/run.sh --vm"),
@@ -54,39 +49,13 @@ systemctl list-unit-files --no-legend '*edgekube*' ; ls -d /var/log/pods /var/lo
 def vm():
     """A machine on which edgekube is installed and started, with its objects applied."""
     with tempfile.TemporaryDirectory(prefix="ekvm") as name, machine(Path(name)) as made:
-        _install(made, Path(name))
+        install(made, Path(name))
+        (Path(name) / "objects.json").write_text(json.dumps(OBJECTS))
+        made.put(Path(name) / "objects.json", "/root/objects.json")
         made.run("systemctl enable -q --now edgekube")
         made.run("edgekube images import /root/busybox.tar; kubectl apply -f /root/objects.json")
         made.run("kubectl rollout status deployment/web --timeout=200s")
         yield made
-
-
-def _install(vm, folder):
-    wanted = vm.run("python3 -c 'import sys; print(sys.version_info[:2])'")
-    if wanted != str(sys.version_info[:2]):
-        pytest.skip(f"NOT TESTED HERE: the guest's Python is {wanted}")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder / "python"), str(ROOT)]
-    subprocess.run(pip, check=True)
-    (folder / "edgekube").write_text('#!/bin/sh\nPYTHONPATH=/usr/local/lib/edgekube exec python3 -m edgekube "$@"\n')
-    (folder / "edgekube").chmod(0o755)
-    (folder / "objects.json").write_text(json.dumps(OBJECTS))
-    archive(folder / "busybox.tar")
-    vm.put(folder / "python", "/usr/local/lib/edgekube")
-    vm.put(folder / "edgekube", "/usr/local/bin/edgekube")
-    vm.put(folder / "objects.json", "/root/objects.json")
-    vm.put(folder / "busybox.tar", "/root/busybox.tar")
-    vm.put(Path(shutil.which(kubectl())).resolve(), "/usr/local/bin/kubectl")
-    vm.put(ROOT / "systemd/edgekube.service", "/etc/systemd/system/edgekube.service")
-    vm.run("systemctl daemon-reload")
-
-
-def eventually(look, *, patience=120.0):
-    """Look until it is true."""
-    deadline = time.monotonic() + patience
-    while not (found := look()):
-        assert time.monotonic() < deadline, "still not"
-        time.sleep(1)
-    return found
 
 
 def containers(vm):

@@ -10,7 +10,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="podman conmon crun runc nftables libnftables1 iproute2 python3 python3-venv busybox-static ca-certificates wrk strace conntrack"
+PACKAGES="podman conmon crun runc nftables libnftables1 iptables iproute2 python3 python3-venv busybox-static ca-certificates wrk strace conntrack"
 
 if [ "${1:-}" = --vm ]; then
     shift

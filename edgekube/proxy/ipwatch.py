@@ -30,7 +30,9 @@ class IptablesWatch:
 
     def __init__(self, intact: Sequence[Callable[[], Awaitable[bool]]], notify: Callable[[], None]) -> None:
         self._intact, self._notify = intact, notify
-        self._watches = [TableWatch(table, self._changed) for table in TABLES]
+        self._watches: list[TableWatch] = []
+        with contextlib.suppress(OSError):  # a kernel without nf_tables: its iptables is the legacy one
+            self._watches = [TableWatch(table, self._changed) for table in TABLES]
         self._sizes: Sizes = ()
         self._timer: asyncio.TimerHandle | None = None
         self._pending: asyncio.TimerHandle | None = None

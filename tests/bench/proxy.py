@@ -21,6 +21,7 @@ from edgekube.proxy.component import Proxy, ProxyConfig
 from edgekube.proxy.model import Endpoint, Front, Target
 from edgekube.proxy.nftables import NftablesBackend
 from tests.api.controlplane import control_plane
+from tests.bench import proxymodes
 from tests.kit.proxyhost import ADDRESSES, PORT, proxy_host
 
 ROUNDS = 30
@@ -136,6 +137,7 @@ async def measure(counts):
     changes, connections = await floors()
     show("floor: one change given to nftables", f"{median(changes):.2f} ms", "")
     show("floor: one connection to the pod itself", f"{median(connections):.2f} ms", "")
+    await proxymodes.rows(show)
     async with control_plane(only=lambda name: name == "service-account-controller", nodes=False) as plane:
         have = 0
         probe = "10.43.0.99"  # of the band that is not handed out

@@ -58,7 +58,7 @@ class Link:
     ) -> None:
         self._servers, self._accept, self._clock, self._search = servers, accept, clock, search
         self._session: Session | None = None
-        self._open: set[Session] = set()  # with those that only finish what they have
+        self._open: dict[Session, Any] = {}  # with those that only finish what they have: our end of each
         self._up = False
         self._hints = RateLimit(rate=0.2, burst=3)
         self._pace = Pace(clock.monotonic())
@@ -66,7 +66,6 @@ class Link:
         self._contact: tuple[float, float] | None = None
         self._wake, self._attempted = asyncio.Event(), asyncio.Event()
         self._swap = False
-        self._local: Any = None  # our end of the connection
         self._trouble = ""
         self._watchers: list[Callable[[bool], None]] = []
         self._refusals: list[Callable[[int, str], None]] = []
@@ -127,12 +126,13 @@ class Link:
         return LinkConnector(self)
 
     def kick(self) -> None:
-        """Something has changed: if there is a connection, see whether it still works; if not, try now."""
-        if self.session is not None and is_gone(self._local):
-            self.session.close("the address that it was made from is gone")
-        elif self.session is not None:
-            self.session.probe(PROBE_SECONDS)
-        else:
+        """Something has changed: see whether the connections still work; if there is none, try now."""
+        for session, local in list(self._open.items()):
+            if is_gone(local):
+                session.close("the address that it was made from is gone")
+            else:
+                session.probe(PROBE_SECONDS)
+        if self.session is None:
             self._wake.set()
 
     def heard(self, addresses: Sequence[Address]) -> None:
@@ -228,7 +228,7 @@ class Link:
         old = self.session
         session = Session(dialer=True, accept=self._accepted, on_drain=self._wake.set)
         session.attach(dialed.transport, dialed.rest())
-        self._open.add(session)
+        self._open[session] = dialed.transport.get_extra_info("sockname")
         session.closed.add_done_callback(partial(self._closed, session))
         self._servers.told(dialed.servers)
         if dialed.date is not None:
@@ -237,7 +237,6 @@ class Link:
         self._session, self._swap, self._trouble = session, False, ""
         self._pace.connected(self._clock.monotonic())
         self._attempted.set()
-        self._local = dialed.transport.get_extra_info("sockname")
         self.generation += 1
         DIALED.inc()
         log.info("connected to the server", extra={"server": str(dialed.address)})
@@ -252,7 +251,7 @@ class Link:
         return self._accept(stream)
 
     def _closed(self, session: Session, closed: "asyncio.Future[str]") -> None:
-        self._open.discard(session)
+        self._open.pop(session, None)
         if session is not self._session:
             return
         self._note_contact()

@@ -243,8 +243,9 @@ class HttpClient:
             pool.users -= 1
 
     async def _close_retired(self) -> None:
-        for pool in [pool for pool in self._retired if not pool.users]:
-            self._retired.remove(pool)
+        """Several requests may come here at once: each pool is taken out before anything is waited for."""
+        idle, self._retired = [pool for pool in self._retired if not pool.users], [pool for pool in self._retired if pool.users]
+        for pool in idle:
             await pool.session.close()
 
     def _connector(self) -> "aiohttp.BaseConnector":

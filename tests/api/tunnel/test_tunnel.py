@@ -8,6 +8,7 @@ from datetime import timedelta
 import aiohttp
 import pytest
 
+from edgekube.agent import link
 from edgekube.agent.dial import Address
 from edgekube.api import catalog
 from edgekube.api.types import Key
@@ -147,6 +148,22 @@ async def test_a_renewed_certificate_takes_over_without_losing_what_runs(live):
             assert not first.closed.done()
         assert await first.closed == "the last stream has ended"
         assert live.tunnels.connected("edge-1")
+
+
+async def test_a_connection_that_only_finishes_ends_too_when_its_address_is_gone(live, monkeypatch):
+    async with agent_link(live, "edge-1") as agent, asyncio.timeout(10):
+        first, gone = agent.link.session, []
+        listed = await agent.client.list(catalog.NODE)
+        async with agent.client.watch(catalog.NODE, revision=listed.revision) as changes:
+            gone.append(agent.link._open[first])
+            agent.link.renewed()
+            await until(lambda: agent.link.session is not first)
+            monkeypatch.setattr(link, "is_gone", lambda sockname: sockname in gone)
+            agent.link.kick()
+            with pytest.raises(ApiError):  # not after the keep-alive only: the watcher lists again at once
+                await anext(changes)
+        assert await first.closed == "the address that it was made from is gone"
+        assert agent.link.connected
 
 
 async def test_streams_that_no_side_asked_for_are_refused(live):

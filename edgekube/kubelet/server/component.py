@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _JSON = "application/json"
 _HANDSHAKE_SECONDS = 10.0
 _READ_LIMIT = 128 << 10
+STRANGERS = 100  # connections without a certificate; they may have a token
 
 
 class KubeletServer:
@@ -60,6 +61,7 @@ class KubeletServer:
         self._pods, self._runtime, self._host_logs, self._healthy = pods, runtime, host_logs, healthy
         self._logs = ContainerLogs(pods=pods, runtime=runtime, clock=clock, log_dir=log_dir)
         self._usage = Usage(node_name=node_name, pods=pods, runtime=runtime, node=stats, clock=clock)
+        self._strangers = 0
         self.port = port  # the real one once ready, when 0 was asked for
 
     async def run(self, ready: asyncio.Event) -> None:
@@ -67,7 +69,12 @@ class KubeletServer:
         async with TaskScope("kubelet-server") as scope:
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                scope.spawn(serve_connection(reader, writer, self.handle), name="connection")
+                if writer.get_extra_info("peercert"):
+                    scope.spawn(serve_connection(reader, writer, self.handle), name="connection")
+                elif self._strangers < STRANGERS:
+                    scope.spawn(self._serve_stranger(reader, writer), name="stranger")
+                else:
+                    writer.transport.abort()
 
             server = await asyncio.start_server(
                 connected, self._address, self._port, ssl=self._tls, limit=_READ_LIMIT, ssl_handshake_timeout=_HANDSHAKE_SECONDS
@@ -78,6 +85,13 @@ class KubeletServer:
                 await asyncio.Event().wait()
             finally:
                 server.close()
+
+    async def _serve_stranger(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._strangers += 1
+        try:
+            await serve_connection(reader, writer, self.handle)
+        finally:
+            self._strangers -= 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller) -> None:
         """Answer one connection that came some other way, from a caller who has proved who they are."""

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 log = logging.getLogger(__name__)
 
 _HEAD_LIMIT = 64 << 10
-_BODY_LIMIT = 1 << 20
+_BODY_LIMIT = 64 << 10  # none of our requests needs one, and it is read before it is known who asks
 _IDLE_SECONDS = 90.0
 PLAIN = "text/plain; charset=utf-8"
 
@@ -123,7 +123,8 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> R
     query = parse_qs(parts.query, keep_blank_values=True)
     request = Request(method, unquote(parts.path), query, headers, reader, writer)
     if not request.upgrade:
-        request.body = await _read_body(reader, headers)
+        async with asyncio.timeout(_IDLE_SECONDS):
+            request.body = await _read_body(reader, headers)
     return request
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from edgekube.kubelet.runtime.protocol import RuntimeFailure
+from edgekube.kubelet.server import component
 from edgekube.kubelet.server.component import KubeletServer
 from edgekube.kubelet.server.gate import CertificateGate
 from edgekube.lib import spdy, websocket
@@ -105,6 +107,23 @@ async def test_pages(world: World, path: str, status: int, text: bytes) -> None:
     answer = await world.caller().ask(path)
     assert answer.status == status
     assert text in answer.body
+
+
+async def test_strangers_take_only_so_many_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(component, "STRANGERS", 3)
+    context = world.certificates.client("")
+    held = [await asyncio.open_connection("127.0.0.1", world.server.port, ssl=context, server_hostname="localhost") for _ in range(3)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.server.port, ssl=context, server_hostname="localhost")
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read(1) == b""
+    writer.close()
+    assert (await world.caller().ask("/healthz")).status == 200
+    held.pop()[1].close()
+    async with asyncio.timeout(5):
+        while world.server._strangers == 3:
+            await asyncio.sleep(0.01)
+    for _, each in held:
+        each.close()
 
 
 async def test_one_connection_answers_many(world: World) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from edgekube.lib.pki import LEAF_LIFE
 
+NODE_NAME_FILE = "node-name"  # in the data directory of a restored server: the name that its node keeps, on whatever machine
 _LAST_PORT = 65535
 _ALL = 100
 _LEAST_MTU, _MOST_MTU = 576, 65000
@@ -99,6 +100,11 @@ class Settings:
     container_runtime_socket: str = setting("", "socket of a podman service to use instead of our own")
     resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
     write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)", role="server")
+    snapshot_interval_hours: int = setting(
+        12, "hours after which a snapshot is made by itself, if anything has changed; 0 for never", role="server"
+    )
+    snapshot_keep: int = setting(5, "how many of the snapshots made by itself are kept", role="server")
+    snapshot_passphrase_file: str = setting("", "file with the passphrase that those are encrypted with (default: none)", role="server")
     event_ttl_seconds: int = setting(3600, "how long Events are kept", role="server")
     certificate_life_seconds: int = setting(0, "life of certificates other than the authority's (0: a year), for tests", role="test")
     test_clock_offset_file: str = setting("", "a file with seconds by which the clock is shifted, for tests", role="test")
@@ -252,6 +258,8 @@ def _check(settings: Settings) -> None:
     if not settings.image_gc_low_threshold < settings.image_gc_high_threshold <= _ALL:
         low, high = settings.image_gc_low_threshold, settings.image_gc_high_threshold
         raise ConfigError(f"--image-gc-high-threshold: {high} is not above --image-gc-low-threshold {low} and at most {_ALL}")
+    if settings.snapshot_keep < 1:
+        raise ConfigError("--snapshot-keep: at least one snapshot is kept (to make none: --snapshot-interval-hours=0)")
     _check_addresses(settings)
 
 

@@ -12,9 +12,11 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 from edgekube.agent.refusal import IdentityDamaged, JoinRefused
 from edgekube.app import preflight
+from edgekube.app.backup import exchange
 from edgekube.app.paths import paths_of
 from edgekube.config import ConfigError, Settings
 from edgekube.lib import log as logs
@@ -53,9 +55,19 @@ def serve(settings: Settings, *, agent: bool = False) -> int:
     except OSError as error:
         return _failed(f"{error.filename} can not be made: {error.strerror}")
     try:
-        return _run(settings, agent=agent)
+        return _complete(paths.data) or _run(settings, agent=agent)
     finally:
         lock.close()
+
+
+def _complete(data: Path) -> int:
+    """A restore that was decided and then interrupted happens now; the exit code if it can not."""
+    try:
+        if exchange.finish(data):
+            log.warning("interrupted restore completed", extra={"path": str(data)})
+    except OSError as error:
+        return _failed(f"an interrupted restore can not be completed: {_told(error)}")
+    return 0
 
 
 def _run(settings: Settings, *, agent: bool) -> int:

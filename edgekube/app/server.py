@@ -1,12 +1,15 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > whereabouts > time
+    addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > whereabouts > time > snapshots
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
+from edgekube.app.backup import exchange
+from edgekube.app.backup.restore import ASIDE
+from edgekube.app.backup.schedule import Snapshots
 from edgekube.app.certificates import CertificateRenewal
 from edgekube.app.moving import MovingServer
 from edgekube.app.noderole import ControlPlaneRole
@@ -31,6 +34,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, announce: Callable
 
     def ready() -> None:
         plane.server.health.starting = False
+        exchange.forget(settings.data_dir, ASIDE)  # the restored state has proved good
         announce()
 
     try:
@@ -67,7 +71,9 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
     whereabouts = Whereabouts(settings=settings, ca_pem=plane.pki.ca.read_text(), addresses=plane.addresses)
     time = TimeKeeper(clock=clock, client=plane.node(), node_name=settings.node_name, on_jump=(renewal.kick,))
     moving = MovingServer(addresses=plane.addresses, renew=renewal.subjects_changed, publish=lambda: publish_address(plane))
-    return (plane.addresses, *found, renewal, moving, whereabouts, time)
+    snapshots = Snapshots(store=plane.store, paths=plane.paths, settings=settings, clock=plane.clock)
+    snapshots.register(plane.server)
+    return (plane.addresses, *found, renewal, moving, whereabouts, time, snapshots)
 
 
 def _controllers(plane: Plane) -> Component:

@@ -27,7 +27,7 @@ def no_server(settings: Settings, missing: Path) -> str:
     return f"{missing} does not exist yet: the server has not run here"
 
 
-def ask(settings: Settings, path: str, *, method: str = "GET", body: Any = None) -> tuple[int, str]:
+def ask(settings: Settings, path: str, *, method: str = "GET", body: Any = None, timeout: float = 5) -> tuple[int, str]:
     """(status, body); status 0 and why, if there is no answer. Raises Failure for who may not read the credentials."""
     pki = settings.data_dir / "pki"
     try:
@@ -39,7 +39,7 @@ def ask(settings: Settings, path: str, *, method: str = "GET", body: Any = None)
         raise Failure(f"{pki} is for root only: try sudo") from None
     except ssl.SSLError as error:
         return 0, f"the credentials in {pki} can not be used: {error.reason}"
-    connection = http.client.HTTPSConnection("127.0.0.1", settings.https_port, timeout=5, context=context)
+    connection = http.client.HTTPSConnection("127.0.0.1", settings.https_port, timeout=timeout, context=context)
     try:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
@@ -51,9 +51,11 @@ def ask(settings: Settings, path: str, *, method: str = "GET", body: Any = None)
         connection.close()
 
 
-def call(settings: Settings, path: str, *, method: str = "GET", body: Any = None, missing: bool = False) -> dict[str, Any]:
+def call(
+    settings: Settings, path: str, *, method: str = "GET", body: Any = None, missing: bool = False, timeout: float = 5
+) -> dict[str, Any]:
     """The object that is the answer; with `missing`, {} where there is none (404). Raises Failure with what the server said."""
-    status, text = ask(settings, path, method=method, body=body)
+    status, text = ask(settings, path, method=method, body=body, timeout=timeout)
     if status == 404 and missing:
         return {}
     if status == 0:

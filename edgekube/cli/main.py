@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ COMMANDS = (
     Command("images", "bring images to this node without a registry, and list them"),
     Command("setup", "for installers: remember the flags and write the service's units"),
     Command("host", "what edgekube has changed on this host"),
+    Command("snapshot", "save the whole state in one file, list such files, restore one"),
     Command("uninstall", "remove edgekube, its pods and everything it made on this machine"),
     Command("version", "print the version"),
 )
@@ -108,7 +110,17 @@ def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, r
 def _settings(arguments: Mapping[str, Any]) -> config.Settings:
     flags = {config.key_of(name): value for name, value in arguments.items()}
     named = flags.get("config") or os.environ.get("EDGEKUBE_CONFIG")
-    return config.load(flags, environ=os.environ, file=_read_file(Path(named or CONFIG_FILE), required=bool(named)))
+    found = config.load(flags, environ=os.environ, file=_read_file(Path(named or CONFIG_FILE), required=bool(named)))
+    return found if found.node_named else _with_kept_name(found)
+
+
+def _with_kept_name(settings: config.Settings) -> config.Settings:
+    """A server that was restored on another machine keeps the name of its node."""
+    try:
+        name = (settings.data_dir / config.NODE_NAME_FILE).read_text().strip()
+    except OSError:
+        return settings
+    return replace(settings, node_name=name) if name else settings
 
 
 def _read_file(path: Path, *, required: bool) -> Mapping[str, Any]:

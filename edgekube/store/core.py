@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgekube.lib import failpoint
-from edgekube.store.protocol import Encode, Event, EventType, KeyExists, KeyMissing, Record, RevisionMismatch, StoreUnavailable
+from edgekube.store.protocol import Encode, Event, EventType, Image, KeyExists, KeyMissing, Record, RevisionMismatch, StoreUnavailable
 from edgekube.store.state import Notify, State
 
 MAX_BATCH = 500
@@ -54,6 +54,7 @@ class CoreStore(ABC):
         self._overlay: dict[str, _InFlight] = {}
         self._on_disk: set[str] = set()  # keys that have a row; their deletion must be durable
         self._unsaved: set[str] = set()  # keys whose newest version is only in memory
+        self._durable = state.revision  # newest published revision that is on the disk
         self._busy = False
         self._closing = False
 
@@ -87,6 +88,9 @@ class CoreStore(ABC):
 
     def subscribe(self, bucket: str, notify: Notify) -> Callable[[], None]:
         return self._state.subscribe(bucket, notify)
+
+    def everything(self) -> Image:
+        return Image(self._state.revision, self._durable, list(self._state.records.values()))
 
     # writing ----------------------------------------------------------------------------------------------------------
 
@@ -225,6 +229,8 @@ class CoreStore(ABC):
                 self._unsaved.discard(key)
             else:
                 self._unsaved.add(key)
+            if write.durable:
+                self._durable = write.event.revision
             self._settle(write)
             if write.done is not None and not write.done.done():
                 write.done.set_result(write.event.record)

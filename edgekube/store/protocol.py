@@ -42,6 +42,15 @@ class Event:
     previous: Record | None
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """All that is committed at one revision. `durable`: the newest revision that changed something on the disk."""
+
+    revision: int
+    durable: int
+    records: Sequence[Record]  # in no order
+
+
 class StoreError(Exception):
     """Base of what a store refuses."""
 
@@ -114,6 +123,9 @@ class Store(Protocol):
 
     def oldest(self, bucket: str) -> int:
         """The smallest revision that `since` accepts for this bucket."""
+
+    def everything(self) -> Image:
+        """The whole content as it is now. A copy of references (1 ms for 20,000 records): it stays as it is while writes go on."""
 
     def subscribe(self, bucket: str, notify: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
         """Call `notify` on the loop with each published batch of the bucket, in order, right after publication. Returns the unsubscribe."""

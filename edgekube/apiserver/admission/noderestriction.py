@@ -6,25 +6,27 @@ Mirrors plugin/pkg/admission/noderestriction. The Node authorizer says which res
     nodes                only its own; no taints after registration; no labels of kubernetes.io beyond those kubelets own; no pod ranges:
                          all others send there whatever is for the range that a Node names; no addresses out of other nodes' ranges
                          or of a Service: load balancers answer on what a node says is its address
-    serviceaccounts/token   bound, by name and uid, to a pod that runs there
+    serviceaccounts/token   bound, by name and uid, to a pod that runs there, for an audience that a volume of the pod names
     leases               the one with its name in kube-node-lease
 Everybody else passes. Addresses and ranges are beyond what upstream looks at.
 """
 
-import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgekube.api import catalog, podrefs
 from edgekube.api.nodelabels import forbidden_to_nodes
 from edgekube.api.types import Obj
+from edgekube.apiserver.admission import nodeclaims as claims
 from edgekube.apiserver.admission.common import BasePlugin, forbidden
 from edgekube.apiserver.admission.protocol import Admission
 from edgekube.apiserver.allocators import cluster_addresses
-from edgekube.apiserver.identity import node_of
+from edgekube.apiserver.identity import Attributes, Authorizer, node_of
 from edgekube.apiserver.nodeauthz import LEASES, MIRROR
 from edgekube.apiserver.objects import Objects
 from edgekube.errors import NotFound
+
+_GRANT = "request-serviceaccounts-token-audience"
 
 
 class NodeRestriction(BasePlugin):
@@ -33,8 +35,8 @@ class NodeRestriction(BasePlugin):
     name = "NodeRestriction"
     kinds = ("pods", "nodes", "serviceaccounts", "leases")
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, authorizer: Authorizer | None = None) -> None:
+        self._objects, self._authorizer = objects, authorizer
 
     async def validate(self, request: Admission) -> None:
         node = node_of(request.user)
@@ -103,11 +105,11 @@ class NodeRestriction(BasePlugin):
     def _check_addresses(self, node: str, request: Admission) -> None:
         """Of a pod with a network of its own. Those that the API has already may stay: the node's ranges may be newer."""
         pod, known = request.obj or {}, self._objects.get(catalog.NODE, node)
-        ranges = [] if known is None else _networks(known.decode())
+        ranges = [] if known is None else claims.networks(known.decode())
         if not ranges or (pod.get("spec") or {}).get("hostNetwork"):
             return
-        for address in sorted(set(_pod_addresses(pod)) - set(_pod_addresses(request.old or {}))):
-            if not _inside(address, ranges):
+        for address in sorted(set(claims.pod_addresses(pod)) - set(claims.pod_addresses(request.old or {}))):
+            if not claims.inside(address, ranges):
                 raise forbidden(request, f'node "{node}" cannot give a pod the address {address}, which is not in its pod ranges')
 
     def _eviction(self, node: str, request: Admission) -> None:
@@ -140,7 +142,7 @@ class NodeRestriction(BasePlugin):
             raise forbidden(request, f'node "{node}" is not allowed to update configSource to a new non-nil configSource')
         if not created and ((new.get("spec") or {}).get("taints") or []) != ((old.get("spec") or {}).get("taints") or []):
             raise forbidden(request, f'node "{node}" is not allowed to modify taints')
-        self._check_own_addresses(node, request, _node_addresses(new) - _node_addresses(old))
+        self._check_own_addresses(node, request, claims.node_addresses(new) - claims.node_addresses(old))
         if any((new.get("spec") or {}).get(field) != (old.get("spec") or {}).get(field) for field in ("podCIDR", "podCIDRs")):
             raise forbidden(request, f'node "{node}" is not allowed to set its pod ranges')
         moved = _moved(_labels(new), _labels(old))
@@ -153,10 +155,10 @@ class NodeRestriction(BasePlugin):
         if not claimed:
             return
         others = [item for item in self._objects.items(catalog.NODE) if item.key.name != node]
-        ranges = [network for item in others for network in _networks(item.decode())]
+        ranges = [network for item in others for network in claims.networks(item.decode())]
         services = {address for item in self._objects.items(catalog.SERVICE) for address in cluster_addresses(item.decode())}
         for address in sorted(claimed):
-            if address in services or _inside(address, ranges):
+            if address in services or claims.inside(address, ranges):
                 raise forbidden(request, f'node "{node}" cannot have the address {address}, which is one of a pod or a Service')
 
     # tokens and leases
@@ -175,6 +177,19 @@ class NodeRestriction(BasePlugin):
             raise forbidden(request, f"{why} The object might have been deleted and then recreated")
         if _node_name(pod) != node:
             raise forbidden(request, "node requested token bound to a pod scheduled on a different node")
+        self._audience(request, pod)
+
+    def _audience(self, request: Admission, pod: Obj) -> None:
+        """One that a volume of the pod is for, or that somebody granted: else a stolen node had tokens for whoever trusts our issuer."""
+        audiences = ((request.obj or {}).get("spec") or {}).get("audiences") or [""]
+        if len(audiences) > 1:
+            raise forbidden(request, "node may only request 0 or 1 audiences")
+        if audiences[0] in claims.audiences(pod):
+            return
+        asked = Attributes(request.user, _GRANT, resource=audiences[0], version="v1", namespace=request.namespace, name=request.name)
+        if not audiences[0] or self._authorizer is None or not self._authorizer.authorize(asked).allowed:
+            why = f"{request.user.name} is not authorized to request tokens for this audience"
+            raise forbidden(request, f'audience "{audiences[0]}" not found in pod spec volume, {why}')
 
     def _lease(self, node: str, request: Admission) -> None:
         if request.namespace != LEASES:
@@ -203,28 +218,6 @@ def _check_status(node: str, request: Admission) -> None:
     claims = "resourceClaimStatuses"
     if ((new.get("status") or {}).get(claims) or []) != ((old.get("status") or {}).get(claims) or []):
         raise forbidden(request, f'node "{node}" cannot update resource claim statues')
-
-
-def _pod_addresses(pod: Mapping[str, Any]) -> Iterator[str]:
-    status = pod.get("status") or {}
-    yield from filter(None, (status.get("podIP"), *(entry.get("ip") for entry in status.get("podIPs") or ())))
-
-
-def _node_addresses(node: Mapping[str, Any]) -> set[str]:
-    return {str(entry.get("address")) for entry in (node.get("status") or {}).get("addresses") or ()}
-
-
-def _networks(node: Mapping[str, Any]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    return [ipaddress.ip_network(cidr) for cidr in (node.get("spec") or {}).get("podCIDRs") or ()]
-
-
-def _inside(text: str, ranges: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    """Names are in no range."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return any(address in network for network in ranges)
 
 
 def _node_name(pod: Mapping[str, Any] | None) -> str:

@@ -38,7 +38,7 @@ class Environment:
 PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
     lambda environment: NamespaceLifecycle(environment.objects),  # first: nothing is worked out for a namespace that is not there
     lambda environment: ServiceAccountAdmission(environment.objects),  # adds volumes and mounts that later plugins may look at
-    lambda environment: NodeRestriction(environment.objects),
+    lambda environment: NodeRestriction(environment.objects, environment.rbac),
     lambda _: TaintNodesByCondition(),
     lambda environment: Priority(environment.objects),
     lambda environment: NodeLoss(environment.node_loss),  # before everybody gets tolerations: it looks at those that somebody chose

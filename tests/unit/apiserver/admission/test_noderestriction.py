@@ -9,7 +9,7 @@ from edgekube.api import catalog
 from edgekube.api.kind import Kind
 from edgekube.apiserver.admission.noderestriction import NodeRestriction
 from edgekube.apiserver.admission.protocol import Admission
-from edgekube.apiserver.identity import User
+from edgekube.apiserver.identity import Attributes, Decision, User
 from edgekube.errors import Forbidden, NotFound
 from tests.unit.apiserver.world import World
 
@@ -21,7 +21,10 @@ MIRROR = "kubernetes.io/config.mirror"
 async def plugin() -> NodeRestriction:
     world = World()
     await world.put(catalog.NODE, "pi", uid="uid-pi")
-    await world.put(catalog.POD, "mine", "a", uid="uid-mine", spec={"nodeName": "pi", "containers": []})
+    tokens = [{"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"path": "vault", "audience": "vault"}}]
+    volumes = [{"name": "v", "projected": {"sources": tokens}}]
+    await world.put(catalog.POD, "mine", "a", uid="uid-mine", spec={"nodeName": "pi", "containers": [], "volumes": volumes})
+    await world.put(catalog.POD, "plain", "a", uid="uid-plain", spec={"nodeName": "pi", "containers": []})
     await world.put(catalog.POD, "theirs", "a", spec={"nodeName": "other", "containers": []})
     return NodeRestriction(world.objects)
 
@@ -246,3 +249,28 @@ async def test_addresses_of_nodes_are_none_of_pods_or_services() -> None:
     await plugin.validate(asked(catalog.NODE, "UPDATE", node("10.42.2.9"), node("10.42.2.9"), name="pi", sub="status"))
     await world.put(catalog.NODE, "pi", spec={"podCIDRs": ["10.42.1.0/24"]})
     await plugin.validate(asked(catalog.NODE, "UPDATE", node("10.42.1.1"), node(), name="pi", sub="status"))  # nothing but `lo`
+
+
+@pytest.mark.parametrize(
+    ("pod", "audiences", "why"),
+    [
+        ("mine", [], ""),
+        ("mine", ["vault"], ""),
+        ("mine", ["granted"], ""),
+        ("mine", ["bank"], 'audience "bank" not found in pod spec volume, system:node:pi is not authorized to request tokens for this audience'),
+        ("mine", ["vault", "granted"], "node may only request 0 or 1 audiences"),
+        ("plain", [], 'audience "" not found in pod spec volume, system:node:pi is not authorized to request tokens for this audience'),
+    ],
+)
+async def test_audiences_of_tokens(plugin: NodeRestriction, pod: str, audiences: list[str], why: str) -> None:
+    class Grants:
+        def authorize(self, attributes: Attributes) -> Decision:
+            return Decision((attributes.verb, attributes.resource) == ("request-serviceaccounts-token-audience", "granted"))
+
+    plugin._authorizer = Grants()
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": f"uid-{pod}"}
+    request = asked(catalog.SERVICE_ACCOUNT, "CREATE", {"spec": {"boundObjectRef": bound, "audiences": audiences}}, name="x", sub="token")
+    if why:
+        assert await refusal(plugin, request) == why
+    else:
+        await plugin.validate(request)

@@ -98,6 +98,7 @@ class Settings:
     shutdown_grace_seconds: int = setting(20, "how long pods may take to end when the machine shuts down")
     shutdown_grace_critical_seconds: int = setting(5, "how much of that is kept for critical pods, which end last")
     container_runtime_socket: str = setting("", "socket of a podman service to use instead of our own")
+    private_registry: Path = setting(Path("/etc/edgekube/registries.yaml"), "mirrors, credentials and TLS of registries; followed live")
     resolv_conf: Path = setting(Path("/etc/resolv.conf"), "where the upstream name servers are read from")
     write_linger_ms: int = setting(0, "wait this long to gather writes into one commit (slow SD cards: 5 to 20)", role="server")
     snapshot_interval_hours: int = setting(

@@ -54,6 +54,7 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         link_dir=paths.container_links,
         cgroup_root=paths.cgroup_root(settings.instance),
         socket=settings.container_runtime_socket,
+        registries=settings.private_registry,
         log_max_size=quantity.value(settings.container_log_max_size),
         log_max_files=settings.container_log_max_files,
     )

@@ -46,6 +46,8 @@ def arguments(parser: ArgumentParser) -> None:
     action("list", "list the node's images")
     for name, text in (("pin", "keep images from garbage collection"), ("unpin", "let garbage collection remove images again")):
         action(name, text).add_argument("refs", nargs="+", metavar="IMAGE", help="name or id")
+    action("pull", "pull images as a pod would").add_argument("refs", nargs="+", metavar="IMAGE", help="name")
+    action("explain", "show where an image would be asked for").add_argument("refs", nargs="+", metavar="IMAGE", help="name")
     remove = action("rm", "remove images")
     remove.add_argument("refs", nargs="+", metavar="IMAGE", help="name or id")
     remove.add_argument("--force", action="store_true", default=False, help="also what is pinned; of what is in use the name goes")
@@ -71,6 +73,12 @@ async def _main(settings: Settings, arguments: Namespace) -> int:
         elif arguments.action == "rm":
             for ref in arguments.refs:
                 await store.remove(ref, force=arguments.force)
+        elif arguments.action == "pull":
+            for ref in arguments.refs:
+                print(f"pulled {(await store.images.pull(ref)).tags[0]}")
+        elif arguments.action == "explain":
+            for ref in arguments.refs:
+                await store.explain(ref)
         else:
             for ref in arguments.refs:
                 await store.pin(ref, on=arguments.action == "pin")
@@ -113,13 +121,13 @@ class _Store:
 
     def __init__(self, config: RuntimeConfig, rest: Rest) -> None:
         self._config, self._rest = config, rest
-        self._images = Images(rest, config.service_socket)
+        self.images = Images(rest, config)
         self._book = ImageBook(config.data_dir)
 
     async def take(self, name: str, *, rootfs: str, pin: bool) -> None:
         for path in _files(name):
             with _spooled(path, self._config.scratch) as file:
-                names = await self._images.unpack(file, rootfs) if rootfs else await self._images.load(file)
+                names = await self.images.unpack(file, rootfs) if rootfs else await self.images.load(file)
             if pin:
                 self._book.change(partial(_pinned, refs=[_ref(one) for one in names]))
             for image in names:
@@ -128,15 +136,26 @@ class _Store:
     async def show(self) -> None:
         book, used = self._book.read(), await self._used()
         rows = []
-        for image in await self._images.list():
+        for image in await self.images.list():
             digest = next((one.rpartition("@")[2][:19] for one in image.digests), "<none>")
             marks = (book.pinned_by(image) or "no", "yes" if image.id in used else "no")
             names = image.tags or image.digests or ("<none>",)
             rows += [(name, image.id[7:19], f"{image.size / 1e6:.1f}MB", digest, *marks) for name in names]
         show([("IMAGE", "ID", "SIZE", "DIGEST", "PINNED", "IN USE"), *sorted(rows)])
 
+    async def explain(self, ref: str) -> None:
+        name = expand(ref)
+        endpoints = await self.images.puller.plan(name)
+        if self.images.puller.trouble:
+            raise Failure(self.images.puller.trouble)
+        print(f"{name} is asked for at:")
+        for number, one in enumerate(endpoints, start=1):
+            kind = "mirror" if one.mirror else "its own registry"
+            who = one.auth.username or ("a token" if one.auth else "nobody")
+            print(f"  {number}. {one.reference} ({kind}, as {who}, TLS {'not checked' if one.insecure else 'checked'})")
+
     async def pin(self, ref: str, *, on: bool) -> None:
-        image = await self._images.get(ref)
+        image = await self.images.get(ref)
         if on:
             image = image or _missing(ref)
             self._book.change(lambda book: book.pin(_named(ref, image)))
@@ -150,7 +169,7 @@ class _Store:
 
     async def remove(self, ref: str, *, force: bool) -> None:
         """One name, or with the last one or by id the whole image."""
-        image = await self._images.get(ref) or _missing(ref)
+        image = await self.images.get(ref) or _missing(ref)
         book = self._book.read()
         whole = _named(ref, image) == image.id or len(image.tags) <= 1
         why = book.pinned_by(image)
@@ -161,10 +180,10 @@ class _Store:
             raise Failure(f"{ref} is in use by a container: delete its pod first; with --force its name goes, the image stays until then")
         self._book.change(lambda book: _forgotten(book, ref, image))
         if whole and not used:
-            await self._images.remove(image.id)
+            await self.images.remove(image.id)
         else:
             for name in image.tags if _named(ref, image) == image.id else (expand(ref),):
-                await self._images.untag(name)
+                await self.images.untag(name)
         print(f"removed {ref}")
 
     async def _used(self) -> set[str]:

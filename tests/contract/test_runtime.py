@@ -12,7 +12,6 @@ import pytest
 
 from edgekube.kubelet.runtime.protocol import ContainerInfo, Resources, Runtime, RuntimeDown, RuntimeFailure, Sandbox, SandboxSpec, Security
 from edgekube.kubelet.runtime.service import Service
-from edgekube.kubelet.runtime.settings import Mirror
 from tests.kit import images
 from tests.kit.fake_runtime import FakeRuntime
 from tests.kit.registry import registry
@@ -457,7 +456,7 @@ async def test_pull(bench: Bench) -> None:
     async with registry() as shop:
         shop.add("team/tool", "v1", images.archive(bench.spot.base / "tool.tar", command=("tool",)))
         shop.credentials = "user:secret"
-        async with running(bench.spot.runtime([Mirror(shop.address, (), insecure=True)])) as runtime:
+        async with running(bench.spot.runtime()) as runtime:
             ref = f"{shop.address}/team/tool:v1"
             with pytest.raises(RuntimeFailure, match=r"failed to pull image .*unauthorized") as caught:
                 await runtime.pull(ref)

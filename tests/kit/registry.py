@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import ssl
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,7 +72,7 @@ def _digest(data: bytes) -> str:
 
 
 @asynccontextmanager
-async def registry() -> AsyncIterator[Registry]:
+async def registry(tls: ssl.SSLContext | None = None) -> AsyncIterator[Registry]:
     """One that listens on the loopback."""
     found = Registry()
     application = web.Application()
@@ -79,7 +80,7 @@ async def registry() -> AsyncIterator[Registry]:
     runner = web.AppRunner(application)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         found.address = f"127.0.0.1:{runner.addresses[0][1]}"
         yield found

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 from edgekube.kubelet.runtime.podman import PodmanRuntime
 from edgekube.kubelet.runtime.protocol import ContainerSpec, PodRef, Resources, Runtime, Sandbox, SandboxSpec, Security
 from edgekube.kubelet.runtime.service import Service
-from edgekube.kubelet.runtime.settings import Mirror, RuntimeConfig
+from edgekube.kubelet.runtime.settings import RuntimeConfig
 from edgekube.lib.tasks import TaskScope
 from tests.kit.processes import command_lines
 
@@ -30,8 +30,8 @@ class Place:
     hierarchy: Hierarchy
     groups: PodGroups
 
-    def runtime(self, mirrors: Sequence[Mirror] = (), *, patience: float = 10.0) -> PodmanRuntime:
-        service = Service(self.config, self.hierarchy, mirrors=mirrors, patience=patience)
+    def runtime(self, *, patience: float = 10.0) -> PodmanRuntime:
+        service = Service(self.config, self.hierarchy, patience=patience)
         return PodmanRuntime(config=self.config, hierarchy=self.hierarchy, service=service)
 
 
@@ -43,7 +43,8 @@ def place() -> Iterator[Place]:
     base.mkdir()
     hierarchy = Hierarchy(service=f"edgekube-{name}")
     config = RuntimeConfig(
-        data_dir=base / "data", run_dir=base / "run", log_dir=base / "log", link_dir=base / "links", cgroup_root=f"kubepods-{name}"
+        data_dir=base / "data", run_dir=base / "run", log_dir=base / "log", link_dir=base / "links", cgroup_root=f"kubepods-{name}",
+        registries=base / "registries.yaml",
     )
     found = Place(base, config, hierarchy, PodGroups(hierarchy, config.cgroup_root))
     try:

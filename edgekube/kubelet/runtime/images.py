@@ -1,14 +1,12 @@
 """Images of this node: names, listing, pulling, loading, removing.
 
 Listing and inspecting go through rest.py (the kubelet does both all the time). podman-py does what is rare and where its sync call is
-handy: load and remove. It is imported at the first such call, in the worker thread: 48 ms and 9.2 MB of PSS (the rest of this package:
-3.7 MB) that a node which only runs what it has never pays. Pulling streams through rest.py as well: podman-py's pull hides the registry's
-own words.
+handy: loading and removing. It is imported at the first such call, in the worker thread: 48 ms and 9.2 MB of PSS (the rest of this package:
+3.7 MB) that a node which only runs what it has never pays. Pulling (pulls.py) streams through rest.py as well: podman-py's pull hides the
+registry's own words.
 """
 
 import asyncio
-import base64
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +15,14 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from edgekube.kubelet.runtime import archive
-from edgekube.kubelet.runtime.names import expand
+from edgekube.kubelet.runtime.names import as_query, expand
 from edgekube.kubelet.runtime.protocol import ImageInfo, RuntimeDown, RuntimeFailure
+from edgekube.kubelet.runtime.pulls import Puller
 from edgekube.kubelet.runtime.rest import Rest, RestError
+from edgekube.kubelet.runtime.settings import RuntimeConfig
 
 log = logging.getLogger(__name__)
 
-_SILENCE_SECONDS = 120.0
 _LOAD_SECONDS = 3600.0
 _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 
@@ -31,8 +30,10 @@ _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 class Images:
     """Everything about images behind the Runtime protocol."""
 
-    def __init__(self, rest: Rest, socket: Path, *, index: Path | None = None, parallel: int = 3) -> None:
-        self._rest, self._socket, self._index = rest, socket, index
+    def __init__(self, rest: Rest, config: RuntimeConfig, *, parallel: int = 3) -> None:
+        self._rest, self._socket = rest, config.service_socket
+        self._index = None if config.socket else config.storage / "overlay-images" / "images.json"
+        self.puller = Puller(rest, file=config.registries, certs=config.certs)
         self._listed: tuple[int, Sequence[ImageInfo]] | None = None  # state of the index, what was found then
         self._known: dict[str, Mapping[str, Any]] = {}  # id -> its config, which never changes
         self._gate, self._loading = asyncio.Semaphore(parallel), asyncio.Semaphore(1)
@@ -91,17 +92,8 @@ class Images:
 
     async def pull(self, ref: str, *, username: str = "", password: str = "") -> ImageInfo:
         name = expand(ref)
-        headers = _auth_header(username, password) if username or password else {}
-        failure = ""
         async with self._gate:
-            try:
-                query = {"reference": f"docker://{name}", "quiet": True, "policy": "always"}
-                async for document in self._rest.lines("POST", "/images/pull", query=query, headers=headers, timeout=_SILENCE_SECONDS):
-                    failure = document.get("error") or failure
-            except RestError as error:
-                failure = str(error)
-        if failure:
-            raise RuntimeFailure("ErrImagePull", f'failed to pull image "{name}": {_plain(failure)}')
+            await self.puller.pull(name, username=username, password=password)
         found = await self.get(ref)
         if found is None:
             raise RuntimeFailure("ErrImagePull", f'failed to pull image "{name}": it is not there after the pull')
@@ -130,14 +122,14 @@ class Images:
     async def tag(self, name: str, more: str) -> None:
         """Give the image `name` one more name. Raises RuntimeFailure."""
         try:
-            await self._rest.call("POST", f"/images/{name}/tag", query=_split(more))
+            await self._rest.call("POST", f"/images/{name}/tag", query=as_query(more))
         except RestError as error:
             raise RuntimeFailure("ImageTagError", f"failed to name image {name} {more}: {error}") from error
 
     async def untag(self, name: str) -> None:
         """Take one name away; the image itself stays, also without any."""
         try:
-            await self._rest.call("POST", f"/images/{name}/untag", query=_split(name))
+            await self._rest.call("POST", f"/images/{name}/untag", query=as_query(name))
         except RestError as error:
             if error.status != 404:
                 raise RuntimeFailure("ImageTagError", f"failed to take the name {name} away: {error}") from error
@@ -179,21 +171,6 @@ def _info(identity: str, tags: Sequence[str], digests: Sequence[str], size: int,
     )
 
 
-def _auth_header(username: str, password: str) -> dict[str, str]:
-    text = json.dumps({"username": username, "password": password})
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(text.encode()).decode()}
-
-
-def _plain(failure: str) -> str:
-    """Without podman's own preface."""
-    return re.sub(r"^initializing source docker://\S+: ", "", failure.strip())
-
-
-def _split(name: str) -> dict[str, str]:
-    repo, _, tag = name.rpartition(":")
-    return {"repo": repo, "tag": tag}
-
-
 def _load(socket: Path, path: Path) -> tuple[list[str], Sequence[str]]:
     """The names, and what was left out."""
     try:
@@ -205,7 +182,7 @@ def _load(socket: Path, path: Path) -> tuple[list[str], Sequence[str]]:
             found = _send(socket, path, "/images/load", archive.repacked(path, load))
             names += load.names or found
             for more in load.names[1:]:
-                _send(socket, path, f"/images/{load.names[0]}/tag?{urlencode(_split(more))}", ())
+                _send(socket, path, f"/images/{load.names[0]}/tag?{urlencode(as_query(more))}", ())
         return names, plan.skipped
     except archive.ArchiveError as error:
         raise RuntimeFailure("ImageLoadError", str(error)) from error

@@ -16,3 +16,9 @@ def expand(ref: str) -> str:
         folder, separator, last = name.rpartition("/")
         return f"{folder}{separator}{last.partition(':')[0]}@{digest}"
     return ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest"
+
+
+def as_query(name: str) -> dict[str, str]:
+    """A whole name with its tag (or, for taking it away, digest) as podman's tag and untag want it."""
+    repository, _, tag = name.rpartition(":")
+    return {"repo": repository, "tag": tag}

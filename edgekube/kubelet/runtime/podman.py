@@ -61,9 +61,7 @@ class PodmanRuntime:
         self._config, self._hierarchy, self._service = config, hierarchy, service
         self._rest = service.rest
         self._sandboxes = Sandboxes(config.pods, hierarchy)
-        self._images = Images(
-            self._rest, config.service_socket, index=None if config.socket else config.storage / "overlay-images" / "images.json"
-        )
+        self._images = Images(self._rest, config)
         self._observer = Observer(config=config, hierarchy=hierarchy, service=service)
         self._talk = Conversations(config=config, service=service, observer=self._observer)
         self._host = _host(config, hierarchy)

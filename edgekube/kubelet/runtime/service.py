@@ -21,7 +21,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from edgekube.kubelet.runtime import userdata
@@ -29,8 +29,9 @@ from edgekube.kubelet.runtime.cgroups import Hierarchy
 from edgekube.kubelet.runtime.mounts import start_time
 from edgekube.kubelet.runtime.pidfd import ended
 from edgekube.kubelet.runtime.protocol import RuntimeDown
+from edgekube.kubelet.runtime.pulls import prepare_home
 from edgekube.kubelet.runtime.rest import Rest, RestError
-from edgekube.kubelet.runtime.settings import Mirror, RuntimeConfig, containers_conf, registries_conf, storage_conf
+from edgekube.kubelet.runtime.settings import RuntimeConfig, containers_conf, registries_conf, storage_conf
 from edgekube.lib.files import write_if_changed
 from edgekube.lib.process import ProgramMissing, clean_environment, require
 from edgekube.lib.tasks import TaskScope
@@ -43,9 +44,9 @@ _START_SECONDS = 30.0
 class Service:
     """Keeps the socket alive. `rest` is the door for everybody else."""
 
-    def __init__(self, config: RuntimeConfig, hierarchy: Hierarchy, *, mirrors: Sequence[Mirror] = (), patience: float = 10.0) -> None:
+    def __init__(self, config: RuntimeConfig, hierarchy: Hierarchy, *, patience: float = 10.0) -> None:
         self._patience = patience  # for one ping; three unanswered ones in a row mean that the service hangs
-        self._config, self._hierarchy, self._mirrors = config, hierarchy, mirrors
+        self._config, self._hierarchy = config, hierarchy
         self.rest = Rest(config.service_socket)
         self.pid = 0
         self.oci_runtime = ""
@@ -163,7 +164,7 @@ class Service:
             "CONTAINERS_STORAGE_CONF": f"{home}/storage.conf",
             "CONTAINERS_REGISTRIES_CONF": f"{home}/registries.conf",
             "TMPDIR": str(self._config.scratch),
-            "HOME": os.environ.get("HOME", "/root"),
+            "HOME": str(self._config.user_home),
         })  # fmt: skip
 
     def _write_files(self) -> str:
@@ -183,12 +184,13 @@ class Service:
         texts = {
             "containers.conf": containers_conf(config, runtime=self.oci_runtime, nofile=nofile, nproc=nproc),
             "storage.conf": storage_conf(config),
-            "registries.conf": registries_conf(self._mirrors),
+            "registries.conf": registries_conf(),
         }
         for name, text in texts.items():
             write_if_changed(home / name, text.encode())
         userdata.sweep(storage=config.storage, memory=config.userdata)
-        return hashlib.sha256("".join(texts.values()).encode() + _netns_name().encode()).hexdigest()
+        prepare_home(config.user_home)
+        return hashlib.sha256("".join((*texts.values(), _netns_name(), str(config.user_home))).encode()).hexdigest()
 
     def _recorded(self, digest: str) -> int:
         """Pid of the service an earlier run left, if it lives and has this configuration."""

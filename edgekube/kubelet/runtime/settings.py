@@ -22,6 +22,7 @@ class RuntimeConfig:
     link_dir: Path = Path("/var/log/containers")
     cgroup_root: str = "kubepods"
     socket: str = ""  # a foreign podman service to use instead of our own
+    registries: Path | None = None  # registries.yaml, which need not be there
     log_max_size: int = 10 << 20
     log_max_files: int = 5
 
@@ -43,6 +44,16 @@ class RuntimeConfig:
     def userdata(self) -> Path:
         """What podman notes about each container: its environment, too (see userdata.py)."""
         return self.home / "userdata"
+
+    @property
+    def user_home(self) -> Path:
+        """HOME of podman."""
+        return self.home / "home"
+
+    @property
+    def certs(self) -> Path:
+        """Where podman looks for certificates of registries, before the host's own folders."""
+        return self.user_home / ".config" / "containers" / "certs.d"
 
     @property
     def volumes(self) -> Path:
@@ -93,27 +104,6 @@ def storage_conf(config: RuntimeConfig) -> str:
     return f'[storage]\ndriver = "overlay"\ngraphroot = "{config.storage}"\nrunroot = "{config.home}/run"\n'
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """Where to ask for the images of `registry`, in this order."""
-
-    registry: str
-    endpoints: Sequence[str]
-    insecure: bool = False
-
-
-def registries_conf(mirrors: Sequence[Mirror]) -> str:
-    """Short names are expanded by us, so no search list; mirrors and plain-HTTP registries as the user set them."""
-    lines = ["unqualified-search-registries = []", 'short-name-mode = "disabled"']
-    for mirror in mirrors:
-        lines += [
-            "[[registry]]",
-            f'prefix = "{mirror.registry}"',
-            f'location = "{mirror.registry}"',
-            f"insecure = {str(mirror.insecure).lower()}",
-        ]
-        for endpoint in mirror.endpoints:
-            scheme, _, rest = endpoint.rpartition("://")
-            insecure = mirror.insecure or scheme == "http"
-            lines += ["[[registry.mirror]]", f'location = "{rest.rstrip("/")}"', f"insecure = {str(insecure).lower()}"]
-    return "\n".join(lines) + "\n"
+def registries_conf() -> str:
+    """Short names are expanded by us, so no search list; mirrors are asked by us (pulls.py)."""
+    return 'unqualified-search-registries = []\nshort-name-mode = "disabled"\n'

@@ -13,7 +13,7 @@ from edgekube.kubelet.runtime.cgroups import Limits, pod_limits, quota_of, share
 from edgekube.kubelet.runtime.info import Ending
 from edgekube.kubelet.runtime.names import expand
 from edgekube.kubelet.runtime.protocol import Mount, PodRef, Resources, Sandbox, Security
-from edgekube.kubelet.runtime.settings import Mirror, RuntimeConfig, containers_conf, registries_conf
+from edgekube.kubelet.runtime.settings import RuntimeConfig, containers_conf, registries_conf
 from tests.kit.fake_runtime import expand as fake_expand
 from tests.kit.runtimes import container
 
@@ -209,5 +209,4 @@ def test_configuration_files(tmp_path: Path) -> None:
     parsed = tomllib.loads(containers_conf(config, runtime="crun", nofile=7, nproc=8))
     assert parsed["engine"]["cgroup_manager"] == "cgroupfs"
     assert parsed["engine"]["static_dir"] == str(tmp_path / "r/podman/static")
-    mirrors = tomllib.loads(registries_conf([Mirror("docker.io", ["http://m:5000/", "https://n"])]))
-    assert [(one["location"], one["insecure"]) for one in mirrors["registry"][0]["mirror"]] == [("m:5000", True), ("n", False)]
+    assert tomllib.loads(registries_conf()) == {"unqualified-search-registries": [], "short-name-mode": "disabled"}

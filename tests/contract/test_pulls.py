@@ -64,7 +64,7 @@ mirrors:
             await runtime.pull(f"{own.address}/team/none:v1")
         text = str(caught.value)
         assert text.startswith(f'failed to pull image "{own.address}/team/none:v1": tried 3 endpoints: ')
-        assert "127.0.0.1:1/hub/none:v1: can not be reached: connect call failed" in text.lower()
+        assert "127.0.0.1:1/hub/none:v1: can not be reached: connection refused" in text.lower()
         assert f"{mirror.address}/hub/none:v1: " in text
         assert f"; {own.address}/team/none:v1: " in text
 

@@ -157,7 +157,7 @@ async def _unreachable(endpoint: Endpoint) -> str:
     except TimeoutError:
         return f"no answer within {_DIAL_SECONDS:g} s"
     except OSError as error:
-        return f"can not be reached: {(error.strerror or str(error)).lower()}"
+        return f"can not be reached: {(os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()}"
     return ""
 
 

@@ -7,6 +7,7 @@ import pytest
 from edgekube.kubelet.runtime.images import Images
 from edgekube.kubelet.runtime.protocol import RuntimeFailure
 from edgekube.kubelet.runtime.rest import Rest
+from edgekube.kubelet.runtime.settings import RuntimeConfig
 
 ANSWER = b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 FULL = b'{"message": "retrieving label for image: no space left on device"}'
@@ -27,4 +28,4 @@ async def rest(tmp_path):
 
 async def test_images_of_a_full_disk(rest, tmp_path):
     with pytest.raises(RuntimeFailure, match="no space left"):
-        await Images(rest, tmp_path / "podman.sock").list()
+        await Images(rest, RuntimeConfig(data_dir=tmp_path, run_dir=tmp_path)).list()

@@ -2,6 +2,7 @@
 """Build the one file that users install: dist/edgekube-<version>-linux-<arch>.
 
     packaging/build.py                    for this machine's architecture
+    packaging/build.py --arch arm64       on amd64: in a Debian of that architecture (foreign.py); 10 minutes and more
     packaging/build.py --quick            less compressed: a few seconds faster, a third larger
     packaging/build.py --pack FOLDER OUT  only pack a folder with a program `edgekube` behind the launcher (tests do)
 
@@ -20,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import foreign
 import freeze
 import payload
 
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where the binary goes (default dist)")
     parser.add_argument("--work", type=Path, default=ROOT / "build", help="where the build works and keeps its environment (default build)")
     parser.add_argument("--python", default="/usr/bin/python3", help="CPython 3.11 with a shared library (default /usr/bin/python3)")
+    parser.add_argument("--arch", choices=sorted(ARCHITECTURES.values()), help="architecture (default: this machine's)")
     parser.add_argument("--quick", action="store_true", help="compress less")
     parser.add_argument("--clean", action="store_true", help="make the environment anew")
     parser.add_argument("--pack", nargs=2, type=Path, metavar=("FOLDER", "OUT"), help="only pack FOLDER")
@@ -76,6 +79,10 @@ def main() -> None:
             launcher = Path(scratch) / "launcher"
             payload.compile_launcher(launcher)
             payload.pack(folder, launcher, target, version="0", level=payload.QUICK)
+        return
+    if arguments.arch not in (None, ARCHITECTURES[platform.machine()]):
+        flags = [flag for flag in ("--quick", "--clean") if getattr(arguments, flag[2:])]
+        foreign.build(arguments.arch, ROOT, arguments.output.resolve(), arguments.work.resolve(), *flags)
         return
     level = payload.QUICK if arguments.quick else payload.BEST
     build(arguments.output.resolve(), arguments.work.resolve(), python=arguments.python, level=level, clean=arguments.clean)

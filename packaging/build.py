@@ -49,7 +49,6 @@ def build(output: Path, work: Path, *, python: str, level: int, clean: bool) -> 
 
     work.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-    freeze.check_left_out(ROOT)
     environment = freeze.environment(work, python, clean=clean)
     say("the environment has what is locked")
     folder = freeze.freeze(environment, ROOT, work)

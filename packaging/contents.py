@@ -1,8 +1,6 @@
-"""What the binary contains of edgekube, and what of others it does not: each exclusion was measured and its reason is beside it."""
+"""What the binary does not contain, of edgekube and of others; what was excluded for a measured reason has it beside."""
 
-from pathlib import Path
-
-# Fakes and fault injectors that tests use; nothing inside may import them (freeze.py looks).
+# Fakes and fault injectors that tests use. Nothing inside may import them: making the inventory fails then.
 LEFT_OUT = ("edgekube.client.faulty", "edgekube.store.memory")
 
 EXCLUDES = (
@@ -48,14 +46,3 @@ NO_LIBRARIES = (
     "libmd.so",
     "libtinfo.so",
 )
-
-
-def modules(source: Path) -> list[str]:
-    """Every module of edgekube below `source` that belongs into the binary."""
-    found = []
-    for path in sorted((source / "edgekube").rglob("*.py")):
-        parts = path.relative_to(source).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if name not in LEFT_OUT and not name.endswith(".fake"):
-            found.append(name)
-    return found

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,11 +30,33 @@ def environment(work: Path, python: str, *, clean: bool = False) -> Path:
     return folder / "bin" / "python"
 
 
+_SURVEY = """
+import json, sys
+from edgekube.cli.inventory import survey
+try:
+    print(json.dumps(survey(sys.argv[1:])))
+except ValueError as error:
+    sys.exit(f"build: {error}: see packaging/contents.py")
+"""
+
+
+def inventory(python: Path, source: Path, output: Path) -> None:
+    """What must be inside, written where the spec and `edgekube check --self` find it."""
+    variables = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(python), "-c", _SURVEY, *contents.LEFT_OUT]
+    done = subprocess.run(command, check=False, env=variables, stdout=subprocess.PIPE)
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)
+    output.write_bytes(done.stdout)
+
+
 def freeze(python: Path, source: Path, work: Path) -> Path:
     """The folder with the program `edgekube` and, in `lib`, all it needs."""
     for stale in (work / "pyinstaller", work / "frozen"):
         shutil.rmtree(stale, ignore_errors=True)
+    inventory(python, source, work / "inventory.json")
     variables = os.environ | {
+        "EDGEKUBE_INVENTORY": str(work / "inventory.json"),
         "EDGEKUBE_SOURCE": str(source),
         "EDGEKUBE_PACKAGING": str(HERE),
         "PYTHONHASHSEED": "0",
@@ -96,14 +117,3 @@ def interpreter(folder: Path) -> str:
     if found is None:
         raise SystemExit("build: the frozen program names no dynamic loader")
     return found[1]
-
-
-def check_left_out(source: Path) -> None:
-    """What is left out must not be wanted by what is inside."""
-    for name in contents.modules(source):
-        path = source.joinpath(*name.split("."))
-        text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
-        for left_out in contents.LEFT_OUT:
-            package, _, module = left_out.rpartition(".")
-            if re.search(rf"^\s*(import {left_out}\b|from {left_out} import|from {package} import .*\b{module}\b)", text, re.MULTILINE):
-                sys.exit(f"build: {name} imports {left_out}, which is left out of the binary (packaging/contents.py)")

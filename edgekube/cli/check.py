@@ -1,4 +1,5 @@
-"""`edgekube check`: does this machine have what edgekube needs? With `--network`: how are the paths to the other nodes?"""
+"""`edgekube check`: does this machine have what edgekube needs? With `--network`: how are the paths to the other nodes?
+With `--self`: is this program whole?"""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -13,11 +14,16 @@ from edgekube.lib.pidfile import running
 def arguments(parser: ArgumentParser) -> None:
     text = "what this machine is or is to become (default: what it is, else a server)"
     parser.add_argument("--as", dest="role", choices=("server", "agent"), default="", help=text)
+    parser.add_argument("--self", dest="own", action="store_true", default=False, help="look whether this program is whole")
     parser.add_argument("--network", action="store_true", default=False, help="tell how the paths to the other nodes are, one line each")
 
 
 def main(settings: Settings, arguments: Namespace) -> int:
     """One line a finding; exit code 1 if a server, or an agent, could not start."""
+    if arguments.own:
+        from edgekube.cli import selfcheck
+
+        return selfcheck.report()
     if arguments.network:
         return _network(settings)
     agent = arguments.role == "agent" if arguments.role else paths_of(settings).agent.is_dir()

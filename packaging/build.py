@@ -9,7 +9,7 @@
 Needs Debian 12 (what is built on a newer system would need its newer glibc) with python3, python3-venv, libpython3.11, binutils, gcc,
 libc6-dev, libzstd-dev and zstd, and a package index. Two builds of the same tree give the same bytes.
 
-The steps: environment of the locked dependencies, PyInstaller (freeze.py), launcher and payload (payload.py).
+The steps: environment of the locked dependencies, PyInstaller (freeze.py), launcher and payload (payload.py), bill of materials (sbom.py).
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 import foreign
 import freeze
 import payload
+import sbom
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -58,6 +59,16 @@ def build(output: Path, work: Path, *, python: str, level: int, clean: bool) -> 
     target = output / f"edgekube-{version()}-linux-{ARCHITECTURES[platform.machine()]}"
     interpreter = freeze.interpreter(folder)
     payload.pack(folder, work / "launcher", target, version=version(), interpreter=interpreter, glibc_minor=glibc, level=level)
+    sbom.write(
+        target.with_name(target.name + ".cdx.json"),
+        binary=target,
+        version=version(),
+        work=work,
+        site_packages=next(environment.parent.parent.glob("lib/python3*/site-packages")),
+        locks=[freeze.HERE / name for name in freeze.LOCKS],
+        epoch=int(freeze.EPOCH),
+    )
+    sbom.write_sums(output)
     say(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return target
 

@@ -46,3 +46,7 @@ NO_LIBRARIES = (
     "libmd.so",
     "libtinfo.so",
 )
+
+# What PyInstaller would run at every start for packages that somebody imports: nothing here starts processes of multiprocessing (that hook
+# costs 10 ms), lists packages with pkgutil, or uses OpenSSL modules besides what cryptography has built in.
+NO_START_HOOKS = ("pyi_rth_multiprocessing", "pyi_rth_pkgutil", "pyi_rth_cryptography_openssl")

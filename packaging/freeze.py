@@ -13,17 +13,17 @@ import contents
 HERE = Path(__file__).parent
 GLIBC_FLOOR = 35  # 2.35: Ubuntu 22.04. Debian 12 and Raspberry Pi OS 12 have 2.36
 EPOCH = "1700000000"  # the time of all files inside archives
-_LOCKS = ("requirements.lock", "build-requirements.lock")
+LOCKS = ("requirements.lock", "build-requirements.lock")
 
 
 def environment(work: Path, python: str, *, clean: bool = False) -> Path:
     """The Python of an environment that has exactly what is locked. It is kept for the next build with the same locks."""
-    stamp = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in _LOCKS) + python.encode()).hexdigest()[:16]
+    stamp = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in LOCKS) + python.encode()).hexdigest()[:16]
     folder = work / f"venv-{stamp}"
     if clean or not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
-        locks = [argument for name in _LOCKS for argument in ("-r", str(HERE / name))]
+        locks = [argument for name in LOCKS for argument in ("-r", str(HERE / name))]
         command = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         subprocess.run([*command, "--require-hashes", "--no-deps", "--only-binary=:all:", *locks], check=True)
         (folder / "complete").touch()

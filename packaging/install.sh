@@ -26,7 +26,6 @@ CONFIG_DIR=/etc/edgekube
 ENV_FILE=$CONFIG_DIR/edgekube.env
 TOKEN_FILE=$CONFIG_DIR/join-token
 LEAST_MIB=200          # the program unpacked, and room to start
-LEAST_GLIBC=2.35       # what the program was built against; Debian 12 and Ubuntu 22.04 have it
 
 say() { echo "edgekube: $*"; }
 warn() { echo "edgekube: $*" >&2; }
@@ -85,7 +84,7 @@ choose_program() {
 }
 
 check_program() {
-    # Before anything is changed: is it whole, is it for this machine, can this system run it?
+    # Before anything is changed: is it whole, is it for this machine? Whether this system's C library will do it says itself.
     magic=$(od -An -tx1 -N 20 "$BINARY" | tr -d ' \n')
     case "$magic" in
     7f454c46*) machine=$(echo "$magic" | cut -c37-38) ;;
@@ -94,7 +93,6 @@ check_program() {
     esac
     [ "$machine" = "$ELF" ] || fail "$BINARY is for another kind of machine: this one needs the file for $ARCH"
     check_sum
-    if [ "${magic#7f454c46}" != "$magic" ]; then check_glibc; fi
 }
 
 check_sum() {
@@ -104,18 +102,6 @@ check_sum() {
     [ -n "$wanted" ] || return 0
     found=$(sha256sum "$BINARY" | cut -d' ' -f1)
     [ "$found" = "$wanted" ] || fail "$BINARY is damaged: its SHA-256 is $found, $sums says $wanted. Copy it again"
-}
-
-check_glibc() {
-    version=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{ print $2 }') || version=""
-    [ -n "$version" ] || version=$(ldd --version 2>/dev/null | awk 'NR == 1 { print $NF }') || version=""
-    case "$version" in
-    [0-9]*.[0-9]*) ;;
-    *) fail "this system has no glibc (it is perhaps Alpine): the program needs glibc $LEAST_GLIBC or newer" ;;
-    esac
-    least=$(printf '%s\n%s\n' "$version" "$LEAST_GLIBC" | sort -V | head -n 1)
-    [ "$least" = "$LEAST_GLIBC" ] ||
-        fail "this system has glibc $version, the program needs $LEAST_GLIBC or newer (Debian 12, Raspberry Pi OS 12, Ubuntu 22.04)"
 }
 
 version_of() { "$1" version 2>/dev/null | awk '$1 == "edgekube" { print $2; exit }'; }
@@ -135,7 +121,7 @@ stage_program() {
     if [ -z "$new" ]; then
         why=$("$STAGED" version 2>&1 | tail -n 1) || true
         rm -f "$STAGED"
-        fail "the program does not run on this machine: it is damaged, or made for another system (${why##*: }). Nothing was changed"
+        fail "the program does not run on this machine: ${why#edgekube: }. Nothing was changed"
     fi
     old=""
     [ ! -e "$LAUNCHER" ] || old=$(version_of "$LAUNCHER") || old=""
@@ -293,6 +279,8 @@ edgekube_staged() {
 note_changes() {
     # Into the receipt, before they are made: `edgekube uninstall` undoes them.
     edgekube_staged host note tree "$LAUNCHER" || fail "the receipt in $DATA_DIR could not be written"
+    # shellcheck disable=SC2086  # a list of words on purpose
+    [ -z "$MADE" ] || edgekube_staged host note --made folder $MADE
     edgekube_staged host note folder "$CONFIG_DIR"
     edgekube_staged host note file "$ENV_FILE"
     [ -n "$BINARY" ] || edgekube_staged host note tree "$HOME_DIR"
@@ -339,7 +327,7 @@ start_in_background() {
 
 # --- what is asked for
 
-ROLE="" BINARY=${INSTALL_EDGEKUBE_BINARY:-} OFFLINE=${INSTALL_EDGEKUBE_OFFLINE:-} DOWNGRADE=false FIX="" CHECKOUT="" INSTALLED="" target=""
+ROLE="" BINARY=${INSTALL_EDGEKUBE_BINARY:-} OFFLINE=${INSTALL_EDGEKUBE_OFFLINE:-} DOWNGRADE=false FIX="" CHECKOUT="" INSTALLED="" MADE="" target=""
 SKIP_ENABLE=${INSTALL_EDGEKUBE_SKIP_ENABLE:-} SKIP_START=${INSTALL_EDGEKUBE_SKIP_START:-} WAIT=${INSTALL_EDGEKUBE_WAIT:-120}
 EDGEKUBE_TOKEN=${EDGEKUBE_TOKEN:-}
 DATA_DIR=${EDGEKUBE_DATA_DIR:-/var/lib/edgekube}
@@ -392,6 +380,8 @@ if [ "$DATA_DIR" != /var/lib/edgekube ]; then export EDGEKUBE_DATA_DIR="$DATA_DI
 
 check_machine
 check_space "$DATA_DIR"
+folder=$(dirname "$DATA_DIR") # those above the data directory that will have been made
+while [ ! -d "$folder" ]; do MADE="$folder $MADE" && folder=$(dirname "$folder"); done
 choose_program
 if [ -n "$BINARY" ]; then check_program; fi
 install_packages

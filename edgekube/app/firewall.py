@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from edgekube.app.preflight import Finding
+from edgekube.app.checks.finding import Finding
 from edgekube.config import Settings
 from edgekube.lib.nftwalk import Blocker, Packet, Ruleset, blockers, chains_named, parse
 from edgekube.lib.process import clean_environment

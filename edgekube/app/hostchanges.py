@@ -17,7 +17,7 @@ from edgekube.lib.files import mounts_below
 from edgekube.lib.process import clean_environment
 from edgekube.lib.receipt import Change, Receipt
 
-LINKS, TABLES, GROUPS, MOUNTS, CHAINS = "links", "nft tables", "control groups", "mounts", "iptables chains"
+LINKS, TABLES, GROUPS, MOUNTS = "links", "nft tables", "control groups", "mounts"
 # What podman and the OCI runtime make outside of our folders, whatever they are told; used together with the host's own podman.
 _PODMAN_FOLDERS = ("/var/lib/containers", "/var/lib/containers/cache", "/run/crun", "/run/runc", "/run/containers", "/run/libpod")
 _PODMAN_FILES = (

@@ -123,7 +123,9 @@ def _undo_file(change: Change, receipt: Receipt) -> str:
         return ""
     if not (path.is_file() and path.read_bytes() == kept.read_bytes()):
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        shutil.copy2(kept, aside)
+        shutil.copyfile(kept, aside)
+        with contextlib.suppress(OSError):  # FAT knows no modes
+            shutil.copystat(kept, aside)
         aside.replace(path)
         return f"{change.name} is as it was"
     return ""

@@ -150,6 +150,7 @@ def _proxy(host: Host) -> Proxy:
         mode=settings.proxy_mode,
         health_port=settings.proxy_health_port,
         run_dir=host.paths.run,
+        receipt=host.receipt,
     )
     return Proxy(config=config, client=host.client, clock=host.clock)
 

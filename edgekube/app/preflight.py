@@ -1,16 +1,16 @@
 """What this machine must have, looked at before anything is made. Each finding: what is wrong, how it shows, what to do.
 
-`refusals` stop a server from starting (one line each); `edgekube check` shows all findings.
+`refusals` stop a server from starting (one line each); `edgekube check` shows all findings, and those of app/checks, which take longer.
 """
 
 import os
 import shutil
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgekube.api.nodelabels import forbidden_to_nodes
+from edgekube.app.checks.finding import Finding
 from edgekube.app.paths import paths_of
 from edgekube.config import Settings
 from edgekube.lib.process import ProgramMissing, require
@@ -21,17 +21,6 @@ from edgekube.store.recovery import refuse_foreign
 PROGRAMS = (("podman", "podman"), ("conmon", "conmon"), ("nft", "nftables"))
 RUNTIMES = ("crun", "runc")
 _LEAST_FREE = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`fatal`: a server can not run like this."""
-
-    check: str
-    ok: bool
-    text: str
-    fix: str = ""
-    fatal: bool = True
 
 
 def examine(settings: Settings, *, agent: bool = False) -> list[Finding]:
@@ -76,22 +65,7 @@ def _kernel(settings: Settings) -> Sequence[Finding]:
     if settings.disable_agent:
         return ()
     missing = [name for name in ("net", "ipc", "uts", "pid", "mnt") if not Path(f"/proc/self/ns/{name}").exists()]
-    found = [Finding(f"{name} namespaces", False, f"the kernel has no {name} namespaces") for name in missing]
-    controllers = cgroup_controllers()
-    for name in ("memory", "cpu", "pids"):
-        known = name in controllers
-        text = f"cgroup controller {name}"
-        fix = "add cgroup_enable=memory to the kernel command line" if name == "memory" else "enable it in the kernel"
-        found.append(Finding(text, known, text if known else f"the {text} is missing: limits of pods will not hold", fix, fatal=False))
-    return found
-
-
-def cgroup_controllers() -> set[str]:
-    """Controllers of cgroup v2, or those mounted as v1."""
-    unified = Path("/sys/fs/cgroup/cgroup.controllers")
-    if unified.exists():
-        return set(unified.read_text().split())
-    return {entry.name for entry in Path("/sys/fs/cgroup").iterdir()} if Path("/sys/fs/cgroup").is_dir() else set()
+    return [Finding(f"{name} namespaces", False, f"the kernel has no {name} namespaces") for name in missing]
 
 
 def _proxy(settings: Settings) -> Sequence[Finding]:
@@ -186,14 +160,14 @@ def _database(settings: Settings) -> Sequence[Finding]:
 
 def _no_agent(settings: Settings) -> Sequence[Finding]:
     """One data directory is one of both: the identity of an agent and the state of a cluster do not mix."""
-    if not paths_of(settings).agent.is_dir():
+    if not os.path.isdir(paths_of(settings).agent):  # unlike Path.is_dir it takes "not allowed to look" for a no
         return ()
     text = f"{settings.data_dir} belongs to an agent"
     return (Finding("data directory", False, text, "start it with edgekube agent, use another --data-dir, or run edgekube uninstall"),)
 
 
 def _no_server(settings: Settings) -> Sequence[Finding]:
-    if not paths_of(settings).database.parent.is_dir():
+    if not os.path.isdir(paths_of(settings).database.parent):
         return ()
     text = f"{settings.data_dir} belongs to a server"
     return (Finding("data directory", False, text, "start it with edgekube server, use another --data-dir, or run edgekube uninstall"),)

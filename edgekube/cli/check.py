@@ -1,14 +1,19 @@
 """`edgekube check`: does this machine have what edgekube needs? With `--network`: how are the paths to the other nodes?
 With `--self`: is this program whole?"""
 
+import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
-from edgekube.app.firewall import examine_firewall
+from edgekube.app.checks.finding import Finding
+from edgekube.app.checks.run import apply_remedies, examine_all
 from edgekube.app.paths import paths_of
-from edgekube.app.preflight import examine
+from edgekube.cli.main import Failure
 from edgekube.config import Settings
 from edgekube.lib.pidfile import running
+from edgekube.lib.receipt import Receipt
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -16,10 +21,12 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--as", dest="role", choices=("server", "agent"), default="", help=text)
     parser.add_argument("--self", dest="own", action="store_true", default=False, help="look whether this program is whole")
     parser.add_argument("--network", action="store_true", default=False, help="tell how the paths to the other nodes are, one line each")
+    parser.add_argument("--fix", action="store_true", default=False, help="put right what safely can be, and say what was done")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it")
 
 
 def main(settings: Settings, arguments: Namespace) -> int:
-    """One line a finding; exit code 1 if a server, or an agent, could not start."""
+    """One line a finding, with proof and fix below; exit code 1 if a server, or an agent, could not start."""
     if arguments.own:
         from edgekube.cli import selfcheck
 
@@ -27,16 +34,48 @@ def main(settings: Settings, arguments: Namespace) -> int:
     if arguments.network:
         return _network(settings)
     agent = arguments.role == "agent" if arguments.role else paths_of(settings).agent.is_dir()
+    found = _look(settings, agent=agent)
+    if arguments.fix:
+        if os.geteuid() != 0:
+            raise Failure("fixing needs root: run it with sudo")
+        said = sys.stderr if arguments.output == "json" else sys.stdout
+        if apply_remedies(found, Receipt(paths_of(settings).receipt), lambda what: print(what, file=said)):
+            found = _look(settings, agent=agent)
+    if arguments.output == "json":
+        print(json.dumps([_fields(one) for one in found], indent=2))
+    else:
+        _print(found)
+    return 1 if any(one.fatal and not one.ok for one in found) else 0
+
+
+def _look(settings: Settings, *, agent: bool) -> list[Finding]:
     ours = running(settings.run_dir / "edgekube.pid")
-    bad = 0
-    for found in (*examine(settings, agent=agent), *examine_firewall(settings, agent=agent)):
-        if ours and found.check.startswith("port "):
-            print(f"  ok    {found.check} is used by edgekube itself (process {ours})")
+    found = examine_all(settings, agent=agent)
+    if not ours:
+        return found
+    return [Finding(one.check, True, f"{one.check} is used by edgekube itself (process {ours})") if one.check.startswith("port ") else one
+            for one in found]  # fmt: skip
+
+
+def _level(found: Finding) -> str:
+    return "ok" if found.ok else "fatal" if found.fatal else "warning"
+
+
+def _print(found: Sequence[Finding]) -> None:
+    marks = {"ok": "ok  ", "fatal": "FAIL", "warning": "warn"}
+    for one in found:
+        print(f"  {marks[_level(one)]}  {one.text}")
+        if one.ok:
             continue
-        mark = "ok  " if found.ok else "FAIL" if found.fatal else "warn"
-        print(f"  {mark}  {found.text}" + (f"\n        fix: {found.fix}" if found.fix and not found.ok else ""))
-        bad += found.fatal and not found.ok
-    return 1 if bad else 0
+        if one.proof:
+            print(f"        seen: {one.proof}")
+        if one.fix:
+            print(f"        fix: {one.fix}" + (" (or run edgekube check --fix)" if one.remedy is not None else ""))
+
+
+def _fields(found: Finding) -> dict[str, object]:
+    return {"check": found.check, "level": _level(found), "cause": found.text, "proof": found.proof, "fix": found.fix,
+            "fixable": found.remedy is not None}  # fmt: skip
 
 
 def _network(settings: Settings) -> int:

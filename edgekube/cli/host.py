@@ -76,6 +76,6 @@ def _note(receipt: Receipt, arguments: Namespace) -> int:
         else:
             if arguments.kind in (TREE, UNIT):
                 receipt.note_folders(path.parent)
-            if arguments.kind == PACKAGE or not os.path.lexists(name) or arguments.kind == UNIT:
+            if arguments.kind in (PACKAGE, UNIT) or arguments.made or not os.path.lexists(name):
                 receipt.note(arguments.kind, name)
     return 0

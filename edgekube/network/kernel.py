@@ -49,9 +49,9 @@ def reconcile(
     receipt: Notes = _NO_NOTES,
 ) -> Outcome:
     """One pass. `pods`: names of the pods' links. The tunnel comes first: what stood on an old one went with it."""
-    enable_forwarding(families, receipt)
+    refusals: list[str] = []
+    _try(refusals, "enable forwarding", enable_forwarding, families, receipt)
     with contextlib.closing(Reader()) as reader:
-        refusals: list[str] = []
         links = reader.links()
         about = device_changes(wanted.device, links, name=config.device, alias=config.alias)
         repairs = len(about.remove) + about.create + about.adjust

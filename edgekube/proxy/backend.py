@@ -5,9 +5,10 @@ targets hold. Nothing is undone by `close`: rules outlive edgekube, and the next
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from edgekube.lib.receipt import NoNotes, Notes
 from edgekube.proxy.model import Targets
 
 
@@ -22,6 +23,7 @@ class Node:
     instance: str
     pods: tuple[str, ...]
     services: tuple[str, ...]
+    receipt: Notes = field(default_factory=NoNotes, compare=False)  # of what is changed on the host
 
     @property
     def table(self) -> str:

@@ -8,7 +8,7 @@ lost, clients with affinity keep their endpoint). When the kernel refuses, the p
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekube.api.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
@@ -20,6 +20,7 @@ from edgekube.client.recorder import WARNING, Recorder
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock, SystemClock
 from edgekube.lib.metrics import counter, histogram
+from edgekube.lib.receipt import NoNotes, Notes
 from edgekube.lib.tasks import TaskScope
 from edgekube.proxy import conntrack
 from edgekube.proxy.backend import Backend, BackendError, Node
@@ -52,10 +53,11 @@ class ProxyConfig:
     mode: str = ""
     health_port: int = 0
     run_dir: Path | None = None
+    receipt: Notes = field(default_factory=NoNotes, compare=False)
 
     @property
     def node(self) -> Node:
-        return Node(instance=self.instance, pods=self.cluster_cidrs, services=self.service_cidrs)
+        return Node(instance=self.instance, pods=self.cluster_cidrs, services=self.service_cidrs, receipt=self.receipt)
 
 
 class Proxy:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgekube.lib.nft import Nft, NftError, TableWatch
 from edgekube.lib.process import ProgramMissing
+from edgekube.lib.receipt import Notes
 from edgekube.lib.tasks import TaskScope
 from edgekube.proxy.backend import BackendError, Node, families
 from edgekube.proxy.ipvsdrain import Drain, settle
@@ -50,7 +51,7 @@ class IpvsBackend:
 
     def __init__(self, node: Node) -> None:
         self._rest, self._nft, self._routes = NftablesBackend(node), Nft(), LocalRoutes()
-        self._table = table_name(node.instance)
+        self._table, self._receipt = table_name(node.instance), node.receipt
         self._frames = tuple(Frame(table=node.table, pods=pods, services=services) for pods, services in families(node))
         self._marks, self._drain = Marks(), Drain()
         self._virtual: Tally[str] = Tally()  # fronts by address
@@ -125,7 +126,7 @@ class IpvsBackend:
             return
         if reason := await asyncio.to_thread(missing):
             raise BackendError(reason)
-        await asyncio.to_thread(_set_up)
+        await asyncio.to_thread(_set_up, self._receipt)
         self._prepared = True
 
     async def _settle(self, was: Mapping[Virtual, Balanced] | None, wanted: Mapping[Virtual, Balanced]) -> None:
@@ -200,10 +201,13 @@ def _shared(frame: Frame, elements: Elements, virtual: frozenset[str], loops: fr
     return Elements({**elements.of, **common})
 
 
-def _set_up() -> None:
+def _set_up(receipt: Notes) -> None:
     for name, value in _SETTINGS:
-        with contextlib.suppress(OSError):  # older kernels have fewer
-            Path(f"/proc/sys/net/ipv4/vs/{name}").write_text(value)
+        path = Path(f"/proc/sys/net/ipv4/vs/{name}")
+        with contextlib.suppress(OSError):  # older kernels have fewer; what can not be noted is not changed
+            if (before := path.read_text().strip()) != value:
+                receipt.note("sysctl", f"net/ipv4/vs/{name}", before=before, after=value)
+                path.write_text(value)
 
 
 def _services() -> dict[Virtual, int]:

@@ -28,7 +28,7 @@ PYTHON = (sys.executable, "-m", "edgekube")
 TOO_LATE = (
     sys.executable,
     "-c",
-    "from edgekube.app import preflight as p; p.refusals = lambda settings: []; from edgekube.__main__ import main; main()",
+    "from edgekube.app import preflight as p; p.refusals = lambda settings, agent=False: []; from edgekube.__main__ import main; main()",
 )
 
 

@@ -17,6 +17,7 @@ DECISIONS = ("Approved", "Denied")
 _FINAL = (*DECISIONS, "Failed")
 _SHORTEST_SECONDS = 600
 _LONGEST_DOMAIN, _LONGEST_SIGNER = 253, 571
+_LONGEST_REQUEST = 64 * 1024
 _CONDITIONS = "status.conditions"
 _BLOCK = re.compile(rb"-----BEGIN ([^-\n]+)-----\n?(.*?)-----END \1-----", re.DOTALL)
 
@@ -59,6 +60,9 @@ def _whole(new: Obj, old: Obj | None) -> Iterator[Problem]:
 
 def _spec(spec: Mapping[str, Any]) -> Iterator[Problem]:
     request, usages = spec.get("request") or "", spec.get("usages") or ()
+    if len(request) > _LONGEST_REQUEST:  # beyond upstream: who may ask may be a stranger with a token
+        yield problems.too_long("spec.request", _LONGEST_REQUEST)
+        return
     try:
         csr.parse(_decoded(request))
     except ValueError as error:

@@ -9,9 +9,9 @@ from edgekube.apiserver.admission.certificates import (
     CertificateSigning,
     CertificateSubjectRestriction,
 )
-from edgekube.apiserver.admission.eventrate import EventRateLimit
 from edgekube.apiserver.admission.namespaces import NamespaceLifecycle
 from edgekube.apiserver.admission.nodeloss import NodeLoss
+from edgekube.apiserver.admission.noderate import NodeRate
 from edgekube.apiserver.admission.noderestriction import NodeRestriction
 from edgekube.apiserver.admission.pods import DefaultTolerationSeconds, Priority, TaintNodesByCondition
 from edgekube.apiserver.admission.protocol import Plugin
@@ -47,7 +47,7 @@ PLUGINS: tuple[Callable[[Environment], Plugin], ...] = (
     lambda environment: CertificateApproval(environment.rbac),
     lambda environment: CertificateSigning(environment.rbac),
     lambda _: CertificateSubjectRestriction(),
-    lambda environment: EventRateLimit(environment.clock),
+    lambda environment: NodeRate(environment.clock),
     lambda environment: EscalationCheck(environment.rbac),
     lambda environment: ServiceAllocation(environment.values),  # last of the mutating: it reserves
 )

@@ -59,6 +59,10 @@ def test_spec(spec, expected):
     assert found(CSR.validate(request(**spec), None)) == expected
 
 
+def test_a_request_of_unreasonable_size_is_not_even_read():
+    assert found(CSR.validate(request(request="A" * 70_000), None)) == ["spec.request: Too long: may not be more than 65536 bytes"]
+
+
 def test_unknown_usage_names_the_known_ones():
     (text,) = found(CSR.validate(request(usages=["fishing"]), None))
     assert text.startswith('spec.usages[0]: Unsupported value: "fishing": supported values: "any", "cert sign", "client auth"')

@@ -181,7 +181,7 @@ def read(secret: Obj) -> BootstrapToken | None:
 
 def refusal(token_id: str, secret: str, token: BootstrapToken | None, now: datetime) -> str:
     """Why a token does not let in; "" if it does. Only who knows the secret learns more than that it is wrong: see the threat model in
-    apiserver/identities.py."""
+    edgekube.agent, claim 8."""
     if token is None:
         return f'join token {token_id} is unknown here: it was never made, or was revoked; make one with "edgekube token create"'
     if not hmac.compare_digest(token.secret.encode(), secret.encode()):

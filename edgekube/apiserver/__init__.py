@@ -6,5 +6,5 @@
 
 `front` turns aiohttp's requests into `request.Request` and back; nothing below it knows aiohttp. `local.LocalClient` calls the same chain
 without HTTP or JSON. Authorization and admission cannot be bypassed by either.
-Nodes, how they join and what a stolen one can do: the threat model in `identities`.
+Nodes, how they join and what a stolen one can do: the threat model in edgekube.agent.
 """

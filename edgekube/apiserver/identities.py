@@ -4,22 +4,8 @@ Context: a node's certificate holds for a year, and the authority keeps no list 
 counts only together with the pin of its node (api/nodeidentity.py): its key must be the pinned one and must not be revoked under any name.
 A check is two dict look-ups. Whoever keeps something open for a node (connections, tunnels) registers with `on_revoked`.
 
-Threat model of joining and of nodes (each claim has its test in tests/api/test_joining.py, test_renewal.py, test_revocation.py):
-- Who reads the network learns the authority's certificate, nothing else: an agent compares it with its token before it sends anything.
-- Who guesses: a token's id is public, its secret has 82 bits and is compared in constant time. A wrong secret is told to be wrong, whatever
-  else is the matter; that a token has expired, or is not for joining, is told only to who shows the right secret, so it is no oracle: it
-  says nothing that the holder could not see with `kubectl get secret`.
-- Who holds a good token may ask for client certificates of nodes, and read the signing requests of others (public keys only); nothing else.
-  He gets no name that a running machine has, unless the token was made for that name, and no more machines than the token says.
-- Expiry is judged by this server's clock, which never goes below its time floor. A clock that jumps ahead ends tokens early, which costs a
-  new token; one that falls back to the floor lets a token live until the clock is right, at most as long as it was made for.
-- Who steals a node's disk is that node until `edgekube node revoke`: then its connections end, and its key is refused for ever, with any
-  token. He cannot become another node: certificates of one's own name and key only.
-- Who is a node cannot pass for the API server: names and addresses that are the server's are left out of every serving certificate,
-  whatever the node says its own are.
-- Who has an old certificate of a node whose name another machine has taken is refused: the key is not the pinned one.
-- A certificate past its end can do one thing, /v1-edgekube/renew, and only with its key: the request is signed by it.
-- The server's own node speaks in process; its certificate (pki/kubelet-client.pem) is trusted by key, and nobody else gets its name.
+The server's own node speaks in process; its certificate (pki/kubelet-client.pem) is trusted by key, and nobody else gets its name.
+Deleting a Node revokes nothing. What all this is good for: the threat model in edgekube.agent, claims 8 to 13 and 18.
 """
 
 import asyncio

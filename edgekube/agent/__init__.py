@@ -83,6 +83,9 @@ Somebody with the disk of a node
 Somebody who is root on a node, or has its key: the node is his, and
 15  he reads Secrets and ConfigMaps that its pods refer to, by name, while they are bound to it; he also sees, as every node must, all
     Nodes, Services, their endpoints, namespaces, policies, signing requests, and what the authorizer says to questions.
+    What he watches when a pod goes he watches for at most an hour more.
+        api/test_stolen_node.py::test_no_spelling_of_a_path_leads_to_more
+        unit/apiserver/test_watching.py::test_a_nodes_watches_are_not_for_ever
         api/test_stolen_node.py::test_secrets_of_its_own_pods_by_name_only   api/test_stolen_node.py::test_the_secret_goes_with_the_pod
         unit/apiserver/test_nodeauthz.py::test_what_it_may_not   unit/apiserver/test_nodeauthz.py::test_what_is_not_worked_out_is_nobodys
 16  he writes its own Node, Lease and pods, and neither taints, labels of kubernetes.io, pod ranges nor addresses of pods or Services.
@@ -116,6 +119,7 @@ Somebody who is root on a node, or has its key: the node is his, and
         unit/apiserver/test_relay.py::test_credentials_never_go_on
 22  who breaks the protocol, floods or does not read ends his own connection and costs bounded memory (256 streams of 256 KiB, four times);
     what he may create has a rate.
+        api/test_threats_strangers.py::test_a_node_has_only_so_many_connections
         unit/lib/mux/test_session.py::test_whatever_a_peer_sends_the_session_works_or_ends_for_one_reason
         unit/lib/mux/test_session.py::test_what_a_peer_makes_us_owe_it_is_bounded
         unit/lib/mux/test_session.py::test_too_many_streams_are_refused_and_the_rest_go_on

@@ -7,6 +7,7 @@ only so many connections, and none for nothing: what is left is for those who sh
 import asyncio
 import resource
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, cast
@@ -15,9 +16,10 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
-from edgekube.apiserver.identity import PeerCertificate
+from edgekube.apiserver.identity import NODES, PeerCertificate
 from edgekube.lib.tlsclock import validity
 
+OF_NODE = 64  # connections of one node; its streams within one are counted there
 FIRST_REQUEST = 30.0  # seconds that a connection may be open before it has asked for anything
 SEND_BUFFER = 128 * 1024
 ABORT_AFTER = 10.0  # seconds a closed watch may take to drain
@@ -43,13 +45,13 @@ class Done(web.StreamResponse):
 class Connection(RequestHandler):
     """One connection; knows its peer's certificate and who wants to hear of its end."""
 
-    __slots__ = ("_counted", "_factory", "_first", "certificate", "handed", "on_lost", "stream")
+    __slots__ = ("_counted", "_factory", "_first", "_node", "certificate", "handed", "on_lost", "stream")
 
     def __init__(self, factory: "Factory", **kwargs: Any) -> None:
         super().__init__(factory, **kwargs)
         self._factory = factory
         self._first: asyncio.TimerHandle | None = None
-        self._counted = False
+        self._counted = self._node = False
         self.certificate: PeerCertificate | None = None
         self.on_lost: asyncio.Future[None] | None = None
         self.stream: asyncio.Transport | None = None
@@ -65,9 +67,19 @@ class Connection(RequestHandler):
         self._factory.open += 1
         self._counted = True
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        if self.certificate is None and self._factory.open > self._factory.strangers:
+        if not self._admitted():
             self.cut()
         self._first = asyncio.get_running_loop().call_later(FIRST_REQUEST, self.cut)
+
+    def _admitted(self) -> bool:
+        """Counts it."""
+        if self.certificate is None:
+            return self._factory.open <= self._factory.strangers
+        if NODES not in self.certificate.organizations:
+            return True
+        self._factory.of_nodes[self.sender] += 1
+        self._node = True
+        return self._factory.of_nodes[self.sender] <= OF_NODE
 
     def began(self) -> None:
         """A whole request head has come."""
@@ -87,6 +99,9 @@ class Connection(RequestHandler):
         if self._counted:
             self._factory.open -= 1
             self._counted = False
+        if self._node:
+            self._factory.of_nodes[self.sender] -= 1
+            self._node = False
         self.began()
         self.stream = self.handed = None
         if self.on_lost is not None and not self.on_lost.done():
@@ -122,6 +137,7 @@ class Factory(web.Server):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.open = 0
+        self.of_nodes: Counter[str] = Counter()
         self.strangers = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
     def __call__(self) -> RequestHandler:

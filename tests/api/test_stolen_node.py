@@ -55,6 +55,35 @@ async def test_secrets_of_its_own_pods_by_name_only(thief: Thief) -> None:
     assert (await thief("GET", f"{SECRETS}?fieldSelector=metadata.name%3Dtheirs&watch=true"))[0] == 403
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/watch/namespaces/default/secrets/theirs",
+        "/api/v1/watch/namespaces/default/secrets",
+        f"{SECRETS}?fieldSelector=metadata.name%3Dtheirs&fieldSelector=metadata.name%3Dmine",
+        f"{SECRETS}?fieldSelector=metadata.name!%3Dmine",
+        f"{SECRETS}?fieldSelector=&fieldSelector=metadata.name%3Dmine",
+        "/api/v1/secrets?fieldSelector=metadata.name%3Dmine",
+        f"{SECRETS}/mine%2F..%2Ftheirs",
+        f"{SECRETS}/mine/../theirs",
+        f"{SECRETS}//theirs",
+        "/api/v1/namespaces//secrets/theirs",
+        "/api/v1/watch/namespaces/default/pods/theirs",
+        "/api/v1/pods?fieldSelector=spec.nodeName!%3Dother",
+    ],
+)
+async def test_no_spelling_of_a_path_leads_to_more(thief: Thief, path: str) -> None:
+    status, answer = await thief("GET", path)
+    assert status in (403, 404), answer
+
+
+@pytest.mark.parametrize("path", [f"{SECRETS}?fieldSelector=metadata.name%3Dmine,metadata.name%3Dtheirs", f"{SECRETS}?fieldSelector=metadata.name%3Dmine&fieldSelector="])
+async def test_what_is_authorized_is_what_is_listed(thief: Thief, path: str) -> None:
+    status, answer = await thief("GET", path)
+    assert status == 200
+    assert {item["metadata"]["name"] for item in answer["items"]} <= {"mine"}
+
+
 async def test_the_secret_goes_with_the_pod(api: Api, thief: Thief) -> None:
     await api.client.delete(catalog.POD, "mine", "default", grace_seconds=0)
     assert (await thief("GET", f"{SECRETS}/mine"))[0] == 403

@@ -77,6 +77,24 @@ async def test_strangers_leave_room_for_nodes(tmp_path: Path) -> None:
             writer.close()
 
 
+async def test_a_node_has_only_so_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "OF_NODE", 3)
+    async with fronted(tmp_path) as (api, front, port):
+        node = api.pki.kubelet_client
+        held = [await dial(api, port, node) for _ in range(3)]
+        refused = await dial(api, port, node)
+        assert await ended(refused[0])
+        for _, writer in (*held, refused):
+            writer.close()
+        async with asyncio.timeout(5):
+            while front._web.of_nodes["system:node:pi"]:
+                await asyncio.sleep(0.01)
+        again = await dial(api, port, node)
+        again[1].write(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert await answer(again[0]) == 200
+        again[1].close()
+
+
 async def test_bodies_that_never_end_cost_bounded_memory(tmp_path: Path) -> None:
     async with fronted(tmp_path) as (api, front, port):
         front._bodies = Bodies(each=256 << 10)

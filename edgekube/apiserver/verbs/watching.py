@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekube.api.item import Item
+from edgekube.apiserver.identity import User, node_of
 from edgekube.apiserver.negotiate import WATCH_TYPES, Output
 from edgekube.apiserver.operation import Operation
 from edgekube.apiserver.registry import mapped
@@ -57,7 +58,7 @@ def watch(server: "Server", op: Operation, options: WatchOptions, output: Output
     """The answer registers itself with the hub when the front starts it."""
     check(options)
     spec = Spec(op.kind, op.namespace, options.listing.labels, options.listing.fields, output, options.bookmarks)
-    timeout = float(options.timeout or random.uniform(MIN_SECONDS, 2 * MIN_SECONDS))
+    timeout = lasts(op.user, options.timeout)
     joined: list[Watcher] = []
 
     def start(sink: Sink) -> None:
@@ -76,6 +77,12 @@ def watch(server: "Server", op: Operation, options: WatchOptions, output: Output
             server.hub.leave(watcher)
 
     return PushResponse(start=start, stop=stop, content_type=WATCH_TYPES[output.media])
+
+
+def lasts(user: User, wanted: int) -> float:
+    """Seconds. What a node may see changes with its pods, and a watch is authorized when it begins: so a node's are not for ever."""
+    usual = random.uniform(MIN_SECONDS, 2 * MIN_SECONDS)
+    return float(min(wanted or usual, usual) if node_of(user) is not None else wanted or usual)
 
 
 def _backlog(server: "Server", spec: Spec, options: WatchOptions) -> Iterator[bytes] | None:

@@ -4,6 +4,8 @@ import asyncio
 
 from edgekube.api.catalog import CONFIG_MAP
 from edgekube.apiserver import stream
+from edgekube.apiserver.identity import User
+from edgekube.apiserver.verbs.watching import MIN_SECONDS, lasts
 from tests.kit.api import CONFIG_MAPS, Api, Events, config_map
 
 
@@ -247,3 +249,11 @@ async def test_an_object_that_cannot_be_shown_ends_its_watches_only(monkeypatch)
             await bad.closed.wait()
         await api.ok("POST", CONFIG_MAPS, config_map("b"))
         assert await good.brief() == ("ADDED", "b")
+
+
+def test_a_nodes_watches_are_not_for_ever():
+    node, ann = User("system:node:pi", ("system:nodes",)), User("ann")
+    assert lasts(ann, 10**9) == 10**9
+    assert lasts(node, 10**9) <= 2 * MIN_SECONDS
+    assert lasts(node, 5) == lasts(ann, 5) == 5
+    assert MIN_SECONDS <= lasts(node, 0) <= 2 * MIN_SECONDS

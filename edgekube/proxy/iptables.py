@@ -5,6 +5,7 @@ Foreign chains and rules are never touched; our jumps go in front of what is the
 100 clients of each endpoint (a limit of the kernel module), and forgets them when its rule goes.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -14,24 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 from edgekube.lib.process import ProgramMissing, ProgramTimeout, run
 from edgekube.proxy.backend import BackendError, Node, families
-from edgekube.proxy.iptext import (
-    Chains,
-    IpFrame,
-    bucket,
-    dispatch,
-    fixed,
-    front_chains,
-    jumps,
-    leaf,
-    local_endpoints,
-    look,
-    restore_text,
-)
+from edgekube.proxy.iprestore import Chains, look, restore_text
+from edgekube.proxy.iptext import IpFrame, bucket, dispatch, fixed, front_chains, jumps, leaf, local_endpoints
 from edgekube.proxy.ipwatch import IptablesWatch
 from edgekube.proxy.model import Front, Target, Targets
 
 log = logging.getLogger(__name__)
 
+ADDRESS_SECONDS = 1.0
 _TIMEOUT = 60
 
 
@@ -45,8 +36,10 @@ class IptablesBackend:
         frames = [IpFrame(instance=node.instance, pods=pods, services=services) for pods, services in families(node)]
         self._families = tuple(_Family(frame, variant) for frame in frames)
         self._watch: IptablesWatch | None = None
+        self._waiting: asyncio.TimerHandle | None = None
 
     def watch(self, notify: Callable[[], None]) -> None:
+        self._await_address(notify)
         self._watch = IptablesWatch([family.intact for family in self._families], notify)
         self._watch.start()
 
@@ -60,6 +53,14 @@ class IptablesBackend:
             for family in self._families:
                 await family.apply(old, new)
 
+    def _await_address(self, notify: Callable[[], None]) -> None:
+        """The node's own address in the pod range may come later than the first rules, which then lack what needs it."""
+        if any(family.incomplete for family in self._families):
+            notify()
+        self._waiting = None
+        if any(family.lacks_address for family in self._families):
+            self._waiting = asyncio.get_running_loop().call_later(ADDRESS_SECONDS, self._await_address, notify)
+
     @contextlib.contextmanager
     def _own(self) -> Iterator[None]:
         """Around our own changes: they are no news."""
@@ -69,6 +70,8 @@ class IptablesBackend:
     def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
 
 class _Family:
@@ -81,6 +84,14 @@ class _Family:
         self._locals: Tally[str] = Tally()
         self._counts: dict[tuple[str, str], int] = {}
         self._own = ""
+
+    @property
+    def lacks_address(self) -> bool:
+        return self._frame.six and not self._own
+
+    @property
+    def incomplete(self) -> bool:
+        return self.lacks_address and bool(self._counts) and bool(own_address(self._frame))
 
     async def replace(self, targets: Targets) -> None:
         mine = self._mine(targets)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from edgekube.lib.nft import TableWatch
 from edgekube.lib.tasks import TaskScope
-from edgekube.proxy.iptext import TABLES
+from edgekube.proxy.iprestore import TABLES
 
 log = logging.getLogger(__name__)
 

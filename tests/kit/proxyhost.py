@@ -165,7 +165,7 @@ def _wire(names: dict[str, str]) -> None:
         f"ip netns exec {host} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.send_redirects=0",
         f"ip netns exec {host} sysctl -qw net.ipv4.conf.default.send_redirects=0",  # they use up the allowance for refusals
         f"ip -n {host} addr add {OWN[0]}/32 dev lo",
-        f"ip -n {host} addr add {OWN[1]}/128 dev lo",
+        f"ip -n {host} addr add {OWN[1]}/128 dev lo nodad",
         f"ip -n {host} route add {SERVICES[0]} dev lo src {OWN[0]} scope link",
         f"ip -n {host} -6 route add {SERVICES[1]} dev lo src {OWN[1]}",
     ]

@@ -77,7 +77,9 @@ def test_a_server_with_ipvs_serves_cluster_addresses_and_node_ports_with_and_wit
     assert len(_answers(vm, "http://10.0.2.15:30081/")) == 1
     inside = vm.run(f"kubectl exec {pod} -- sh -c 'for i in 1 2 3 4 5 6 7 8 9 10; do wget -qO- http://spread/; done'")
     assert set(inside.split()) == pods  # by name, and itself among them
-    assert "refused" in vm.run(f"curl -sS -m 5 http://{spread}:22/", check=False).lower()
+    vm.run("systemd-run -q --unit=foreign python3 -m http.server 2222")
+    eventually(lambda: "foreign" not in vm.run("curl -sSf -m 5 http://10.0.2.15:2222/ >/dev/null || echo foreign", check=False))
+    assert "curl: (7)" in vm.run(f"curl -sS -m 5 http://{spread}:2222/", check=False)  # refused: only the Service is at its address
     table = vm.run("cat /proc/net/ip_vs")
     assert f"TCP  {''.join(f'{int(part):02X}' for part in spread.split('.'))}:0050 rr" in table
     assert "FWM" in table

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from edgekube.proxy.backend import Node
+from edgekube.proxy.iprestore import look, restore_text
 from edgekube.proxy.iptables import IptablesBackend, remove_chains
-from edgekube.proxy.iptext import IpFrame, bucket, front_chains, look, restore_text
+from edgekube.proxy.iptext import IpFrame, bucket, front_chains
 from edgekube.proxy.model import ANY4, Endpoint, Front, Target, changes
 from tests.kit import netns as ns
 from tests.kit.requires import needs
@@ -122,6 +123,27 @@ def test_differences_end_where_a_rewrite_would(new):
         assert await family.intact()
 
     in_namespace(scenario)
+
+
+@needs("root", "netns", "iptables")
+def test_an_own_address_that_comes_later_completes_the_rules(monkeypatch):
+    monkeypatch.setattr("edgekube.proxy.iptables.ADDRESS_SECONDS", 0.02)
+
+    async def scenario(path):
+        node = Node(instance="test", pods=("10.42.0.0/16", "fd42::/48"), services=("10.43.0.0/16", "fd43::/112"))
+        backend, noticed = IptablesBackend(node), asyncio.Event()
+        backend.watch(noticed.set)
+        await backend.replace({})
+        assert "--to-destination" not in await sh("ip6tables-save")
+        ns.inside(path, "ip addr add fd42::1/128 dev lo nodad")
+        async with asyncio.timeout(3):
+            await noticed.wait()
+        await backend.replace({})
+        assert "-j DNAT --to-destination fd42::1" in await sh("ip6tables-save")
+        backend.close()
+
+    with ns.namespace() as path:
+        ns.call_inside(path, lambda: asyncio.run(scenario(path)))
 
 
 def test_a_change_is_about_its_front_and_one_bucket():

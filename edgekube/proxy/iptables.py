@@ -17,7 +17,7 @@ from edgekube.lib.process import ProgramMissing, ProgramTimeout, run
 from edgekube.proxy.backend import BackendError, Node, families
 from edgekube.proxy.iprestore import Chains, look, restore_text
 from edgekube.proxy.iptext import IpFrame, bucket, dispatch, fixed, front_chains, jumps, leaf, local_endpoints
-from edgekube.proxy.ipwatch import IptablesWatch
+from edgekube.proxy.ipwatch import IptablesWatch, legacy_sizes
 from edgekube.proxy.model import Front, Target, Targets
 
 log = logging.getLogger(__name__)
@@ -206,11 +206,17 @@ async def remove_chains(instance: str) -> bool:
     """For uninstall and when another backend took over: our jumps and chains. Whether there were any."""
     removed = False
     frames = (IpFrame(instance=instance, pods="0.0.0.0/0", services=""), IpFrame(instance=instance, pods="::/0", services=""))
+    variants = ("", "-legacy") if legacy_sizes() else ("",)  # the host may have changed from one to the other
     for frame, tool in zip(frames, ("iptables", "ip6tables"), strict=True):
-        with contextlib.suppress(BackendError):
-            found = look(await iptables(f"{tool}-save"), frame.prefix)
-            if found.chains:
-                cut = [jump for jump, times in found.jumps.items() for _ in range(times)]
-                await iptables(f"{tool}-restore", "--noflush", "-w", "5", stdin=restore_text({}, gone=found.chains, cut=cut))
-                removed = True
+        for variant in variants:
+            with contextlib.suppress(BackendError):
+                removed |= await _remove(frame, f"{tool}{variant}")
     return removed
+
+
+async def _remove(frame: IpFrame, tool: str) -> bool:
+    found = look(await iptables(f"{tool}-save"), frame.prefix)
+    if found.chains:
+        cut = [jump for jump, times in found.jumps.items() for _ in range(times)]
+        await iptables(f"{tool}-restore", "--noflush", "-w", "5", stdin=restore_text({}, gone=found.chains, cut=cut))
+    return bool(found.chains)

@@ -164,6 +164,7 @@ def _wire(names: dict[str, str]) -> None:
     lines = [
         f"ip netns exec {host} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.send_redirects=0",
         f"ip netns exec {host} sysctl -qw net.ipv4.conf.default.send_redirects=0",  # they use up the allowance for refusals
+        f"ip netns exec {host} sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0",  # many refusals in a short time
         f"ip -n {host} addr add {OWN[0]}/32 dev lo",
         f"ip -n {host} addr add {OWN[1]}/128 dev lo nodad",
         f"ip -n {host} route add {SERVICES[0]} dev lo src {OWN[0]} scope link",

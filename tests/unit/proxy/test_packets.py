@@ -7,6 +7,7 @@ from edgekube.proxy.backend import Node
 from edgekube.proxy.iptables import IptablesBackend
 from edgekube.proxy.ipvs import IpvsBackend
 from edgekube.proxy.model import ANY4, ANY6, Endpoint, Front, Target, changes, stale_udp
+from edgekube.proxy.modes import remove_leftovers
 from edgekube.proxy.nftables import NftablesBackend
 from edgekube.proxy.userspace import UserspaceBackend
 from tests.kit.proxyhost import ADDRESSES, OWN, PODS, PORT, SERVICES, proxy_host
@@ -82,6 +83,7 @@ def world(shared_host, make, request):
     yield found
     found.replace({})
     shared_host.do(lambda: _closed(found.backend))
+    shared_host.do(lambda: remove_leftovers(NODE))
 
 
 async def _closed(backend):

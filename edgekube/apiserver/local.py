@@ -173,8 +173,9 @@ class LocalClient:
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
+        dry_run: bool = False,
     ) -> Obj:
-        op = self._operation("patch", kind, namespace, name, subresource, field_manager=field_manager, force=force)
+        op = self._operation("patch", kind, namespace, name, subresource, field_manager=field_manager, force=force, dry_run=dry_run)
         if subresource:
             handler = self._subresource(op)
             return await handler.update(self._server, op, patch_change(self._server, op, handler, patch_type, patch))

@@ -45,6 +45,10 @@ class Paths:
         return self.data / "images"
 
     @property
+    def manifests(self) -> Path:
+        return self.data / "manifests"
+
+    @property
     def is_default(self) -> bool:
         """The one installation of this machine; others (tests, several nodes on one machine) keep to their own folders."""
         return self.data == _DEFAULT.data_dir

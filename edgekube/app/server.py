@@ -1,6 +1,6 @@
 """The parts of a server, in the order they start. Each gets its own client identity and nothing of the others.
 
-    addresses > apiserver > controllers > scheduler > node (node.py) > certificates > moving > whereabouts > time > snapshots
+    addresses > apiserver > controllers > scheduler > node (node.py) > manifests > certificates > moving > whereabouts > time > snapshots
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from edgekube.controllers.servicelb import ServiceLbController
 from edgekube.lib.receipt import Receipt
 from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.timefloor import FlooredClock
+from edgekube.manifests.component import ManifestsFolder
 from edgekube.scheduler.component import Scheduler
 
 
@@ -62,6 +63,7 @@ def parts(plane: Plane, clock: FlooredClock) -> Sequence[Component]:
     found: list[Component] = [api, _controllers(plane), Scheduler(client=plane.component("system:kube-scheduler"), clock=plane.clock)]
     if not settings.disable_agent:
         found += [_node(plane, reload), ControlPlaneRole(client=plane.admin(), node_name=settings.node_name)]
+    found.append(ManifestsFolder(folder=plane.paths.manifests, client=plane.admin(), clock=plane.clock))
     renewal = CertificateRenewal(
         pki=plane.pki,
         renew=lambda: credentials(settings, plane.paths, plane.clock, plane.addresses.view.addresses),

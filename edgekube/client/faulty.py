@@ -135,6 +135,7 @@ class FaultyClient:
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
+        dry_run: bool = False,
     ) -> Obj:
         return await self._call(
             "patch",
@@ -148,6 +149,7 @@ class FaultyClient:
                 subresource=subresource,
                 field_manager=field_manager,
                 force=force,
+                dry_run=dry_run,
             ),
         )
 

@@ -167,8 +167,10 @@ class HttpClient:
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
+        dry_run: bool = False,
     ) -> Obj:
-        path = with_query(path_of(kind, namespace, name, subresource), {"fieldManager": field_manager, "force": "true" if force else ""})
+        query = {"fieldManager": field_manager, "force": "true" if force else "", "dryRun": "All" if dry_run else ""}
+        path = with_query(path_of(kind, namespace, name, subresource), query)
         return _object(await self._request("PATCH", path, orjson.dumps(patch), patch_type.value))
 
     async def delete(

@@ -87,6 +87,7 @@ class Client(Protocol):
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
+        dry_run: bool = False,
     ) -> Obj: ...
 
     async def delete(

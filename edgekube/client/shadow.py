@@ -219,10 +219,19 @@ class ShadowClient:
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
+        dry_run: bool = False,
     ) -> Obj:
         return await self._ask(
             self.inner.patch(
-                kind, name, namespace, patch, patch_type=patch_type, subresource=subresource, field_manager=field_manager, force=force
+                kind,
+                name,
+                namespace,
+                patch,
+                patch_type=patch_type,
+                subresource=subresource,
+                field_manager=field_manager,
+                force=force,
+                dry_run=dry_run,
             )
         )
 

@@ -104,6 +104,7 @@ class TrackingClient:
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
+        dry_run: bool = False,
     ) -> Obj:
         answer = await self._inner.patch(
             kind,
@@ -114,6 +115,7 @@ class TrackingClient:
             subresource=subresource,
             field_manager=field_manager,
             force=force,
+            dry_run=dry_run,
         )
         return _wrote(kind, answer)
 

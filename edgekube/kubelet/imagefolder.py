@@ -9,11 +9,8 @@ closed; one that can not be used is told once, and tried again when it changes o
 """
 
 import asyncio
-import errno
-import fcntl
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,7 +20,8 @@ from edgekube.kubelet.imagebook import Book, ImageBook, Taken
 from edgekube.kubelet.runtime.archive import SUFFIXES
 from edgekube.kubelet.runtime.protocol import Runtime, RuntimeDown, RuntimeFailure
 from edgekube.lib.clock import Clock
-from edgekube.lib.inotify import FolderWatch
+from edgekube.lib.files import still_written
+from edgekube.lib.inotify import FILES, ITSELF, FolderWatch
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +57,7 @@ class ImageFolder:
     async def _follow(self) -> None:
         """Until the folder is gone."""
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-        with FolderWatch(self._folder) as watch:
+        with FolderWatch(self._folder, FILES | ITSELF) as watch:
             while await asyncio.to_thread(self._folder.is_dir):
                 busy = await self.look()
                 await watch.wait(RETRY if busy else None if watch.works else LOOK)
@@ -143,24 +141,6 @@ def stamp_of(path: Path) -> Sequence[int]:
     """What changes when the file does: size, time, inode."""
     about = path.stat()
     return [about.st_size, about.st_mtime_ns, about.st_ino]
-
-
-def still_written(path: Path) -> bool | None:
-    """Whether some process has the file open for writing: the kernel gives a read lease only if none has. None: it can not say here."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return True  # gone, or not for us yet
-    try:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            return True
-        return None
-    finally:
-        os.close(file)
 
 
 def hashed(path: Path) -> str:

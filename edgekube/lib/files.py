@@ -1,5 +1,7 @@
 """Files that are either old or new after a power cut, never half: write aside, sync, rename, sync the folder."""
 
+import errno
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -40,6 +42,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def still_written(path: Path) -> bool | None:
+    """Whether some process has the file open for writing: the kernel gives a read lease only if none has. None: it can not say here."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return True  # gone, or not for us yet
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return True
+        return None
+    finally:
+        os.close(file)
 
 
 class MountInside(Exception):

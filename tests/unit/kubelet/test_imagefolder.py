@@ -7,9 +7,10 @@ import pytest
 
 from edgekube.kubelet import imagefolder
 from edgekube.kubelet.imagebook import ImageBook
-from edgekube.kubelet.imagefolder import ImageFolder, still_written
+from edgekube.kubelet.imagefolder import ImageFolder
 from edgekube.kubelet.runtime.protocol import RuntimeFailure
 from edgekube.lib.clock import FakeClock
+from edgekube.lib.files import still_written
 from tests.kit.fake_runtime import BUSYBOX, FakeRuntime
 
 

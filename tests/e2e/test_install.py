@@ -4,8 +4,10 @@ The program is a script that runs this checkout: what a frozen one adds is teste
 """
 
 import os
+import shutil
 import stat
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,6 +87,66 @@ def test_offline_images_go_where_they_are_loaded_from(here, tmp_path):
     done = here.run(INSTALL, "--offline", str(tmp_path), env={"INSTALL_EDGEKUBE_SKIP_START": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert here.sh("cat /var/lib/edgekube/images/app.tar") == "layers"
+
+
+def package(folder, name, files=(), **control):
+    """A package of two lines."""
+    root = folder / f"{name}.d"
+    (root / "DEBIAN").mkdir(parents=True)
+    fields = {"Package": name, "Version": "1", "Architecture": "all", "Maintainer": "x <x@x>", "Description": "x"} | control
+    (root / "DEBIAN" / "control").write_text("".join(f"{key.replace('_', '-')}: {value}\n" for key, value in fields.items()))
+    for file in files:
+        path = root / file.lstrip("/")
+        path.parent.mkdir(parents=True)
+        path.write_text("#!/bin/sh\necho podman version 5.0.0\n")
+        path.chmod(0o755)
+    subprocess.run(["dpkg-deb", "-b", str(root), str(folder / f"{name}_1_all.deb")], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="NOT TESTED HERE: needs dpkg")
+def test_offline_packages_are_installed_in_the_order_they_need(tmp_path):
+    program(tmp_path)
+    for number, name in enumerate(("ekt-a-podman", "ekt-b-needed", "ekt-c-first")):
+        need = [{"Depends": "ekt-b-needed"}, {"Pre_Depends": "ekt-c-first"}, {}][number]
+        package(tmp_path, name, ["/usr/local/bin/podman"] if number == 0 else [], **need)
+    with room("/var/lib/dpkg") as here:
+        here.sh("touch /usr/local/none; mount --bind /usr/local/none /usr/bin/podman")
+        env = {"INSTALL_EDGEKUBE_SKIP_START": "1"}
+        done = here.run(INSTALL, "--offline", str(tmp_path), env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert here.sh("dpkg-query -W -f '${Status}\n' ekt-a-podman ekt-b-needed ekt-c-first").splitlines() == ["install ok installed"] * 3
+        again = here.run(INSTALL, "--offline", str(tmp_path), env=env)
+        assert again.returncode == 0, again.stderr
+        assert "installing" not in again.stdout
+        here.sh("rm /usr/local/bin/podman")
+        done = here.run(INSTALL, "--offline", str(tmp_path), env=env)
+        assert done.returncode == 1
+        assert "there are no packages in" in done.stderr
+
+
+def test_killed_at_any_step_it_completes_when_run_again(here, tmp_path):
+    """The program kills the installer that calls it, each time one call later."""
+    before, steps = here.files(), 0
+    real = program(tmp_path)
+    killer = tmp_path / "killer"
+    env = {"INSTALL_EDGEKUBE_SKIP_START": "1", "INSTALL_EDGEKUBE_BINARY": str(killer)}
+    for steps in range(1, 40):
+        (tmp_path / "count").write_text("0")
+        killer.write_text(f"""#!/bin/sh
+            read -r n < {tmp_path}/count; n=$((n + 1)); echo $n > {tmp_path}/count
+            [ $n != {steps} ] || {{ kill -9 $PPID; exit 1; }}
+            exec {real} "$@"
+            """)
+        done = here.run(INSTALL, "--node-name=pi", env=env)
+        if int((tmp_path / "count").read_text()) < steps:
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert steps > 5
+    assert here.sh("cat /etc/edgekube/config.yaml") == 'node-name: "pi"\n'
+    done = here.run(INSTALL, "--binary", real, env={"INSTALL_EDGEKUBE_SKIP_START": "1"})
+    assert done.returncode == 0
+    here.sh("edgekube uninstall --yes")
+    assert here.files() == before
 
 
 def test_missing_packages_are_installed_and_told_at_the_end(here, tmp_path):

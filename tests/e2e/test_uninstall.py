@@ -33,6 +33,8 @@ def test_nothing_is_left(image):
         before = picture(c)
         c.start()
         c.edgekube("images", "import", str(image))
+        wait_until(lambda: "ip_forward" in c.edgekube("host", "diff"))
+        receipt = (c.data / "host" / "receipt.jsonl").read_bytes()
         c.apply(web(2))
         c.apply(
             pod(
@@ -45,6 +47,7 @@ def test_nothing_is_left(image):
         c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
         c.kubectl("wait", "--for=condition=Ready", "pod/memory", "--timeout=60s")
         running = picture(c)
+        assert (c.data / "host" / "receipt.jsonl").read_bytes() == receipt, "pods cost no notes"
         assert all(running[part] != before[part] for part in ("network", "mounts", "processes", "cgroups"))
         c.kill()
         c.edgekube("uninstall", "--yes")

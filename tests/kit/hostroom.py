@@ -42,10 +42,11 @@ class Room:
 
 
 @contextlib.contextmanager
-def room() -> Iterator[Room]:
+def room(*more: str) -> Iterator[Room]:
+    """`more`: further folders that are layers."""
     folder = Path(tempfile.mkdtemp(prefix="ekr", dir="/tmp"))
     lines = ["mount --make-rprivate /", f"mount -t tmpfs layers {folder}"]
-    for number, path in enumerate(_LAYERED):
+    for number, path in enumerate((*_LAYERED, *more)):
         lines += [f"mkdir {folder}/{number} {folder}/{number}.work"]
         lines += [f"mount -t overlay overlay -o lowerdir={path},upperdir={folder}/{number},workdir={folder}/{number}.work {path}"]
     made = [path for path in _EMPTY if not os.path.isdir(path)]

@@ -101,10 +101,10 @@ def parse_date(text: str) -> datetime | None:
         return None
 
 
-async def dial(address: Address, tls: ssl.SSLContext, *, timeout: float) -> Dialed:
-    """`address.host` must be an address. Raises DialFailed."""
+async def dial(address: Address, tls: ssl.SSLContext, *, timeout: float, process: str = "") -> Dialed:
+    """`address.host` must be an address; `process` tells this agent from a copy of it. Raises DialFailed."""
     loop = asyncio.get_running_loop()
-    upgrade = _Upgrade()
+    upgrade = _Upgrade(process)
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(timeout):
@@ -139,7 +139,8 @@ async def dial(address: Address, tls: ssl.SSLContext, *, timeout: float) -> Dial
 class _Upgrade(asyncio.Protocol):
     """Asks for the tunnel and waits for the answer's head."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: str = "") -> None:
+        self._process = process
         self._data = b""
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended = False
@@ -147,6 +148,7 @@ class _Upgrade(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         lines = [f"GET {words.PATH} HTTP/1.1", f"Host: {words.SERVER_NAME}", "Connection: Upgrade", f"Upgrade: {words.PROTOCOL}"]
         lines.append(f"User-Agent: edgekube/{__version__}")
+        lines += [f"{words.PROCESS_HEADER}: {self._process}"] if self._process else []
         cast(asyncio.Transport, transport).write("\r\n".join([*lines, "", ""]).encode())
 
     def data_received(self, data: bytes) -> None:

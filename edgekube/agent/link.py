@@ -10,6 +10,7 @@ Reads: the TLS context and the addresses, anew for each attempt. Promises: `sess
 import asyncio
 import contextlib
 import logging
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -62,7 +63,8 @@ class Link:
         self._up = False
         self._hints = RateLimit(rate=0.2, burst=3)
         self._pace = Pace(clock.monotonic())
-        self._reach = Reach(servers=servers, tls=tls)
+        self.process = secrets.token_hex(8)
+        self._reach = Reach(servers=servers, tls=tls, process=self.process)
         self._contact: tuple[float, float] | None = None
         self._wake, self._attempted = asyncio.Event(), asyncio.Event()
         self._swap = False

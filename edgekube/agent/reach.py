@@ -13,10 +13,10 @@ RESOLVE_SECONDS = 4.0
 
 
 class Reach:
-    """`tls` is called for each round: the certificate may have been renewed."""
+    """`tls` is called for each round: the certificate may have been renewed. `process` names this process to servers."""
 
-    def __init__(self, *, servers: Servers, tls: Callable[[], ssl.SSLContext]) -> None:
-        self._servers, self._tls = servers, tls
+    def __init__(self, *, servers: Servers, tls: Callable[[], ssl.SSLContext], process: str) -> None:
+        self._servers, self._tls, self._process = servers, tls, process
         self._resolve = Resolver()
 
     async def __call__(self) -> Dialed:
@@ -30,7 +30,8 @@ class Reach:
     async def _one(self, address: Address, tls: ssl.SSLContext) -> Dialed:
         try:
             found = await self._resolve(address.host, timeout=RESOLVE_SECONDS)
-            dialed = await race([partial(dial, Address(host, address.port), tls, timeout=ATTEMPT_SECONDS) for host in found])
+            attempt = partial(dial, tls=tls, timeout=ATTEMPT_SECONDS, process=self._process)
+            dialed = await race([partial(attempt, Address(host, address.port)) for host in found])
         except DialFailed as error:
             raise DialFailed(f"{address}: {error}", refused=error.refused) from error
         self._servers.worked(address)

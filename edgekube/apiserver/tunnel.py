@@ -2,8 +2,9 @@
 
 Which node it is, the client certificate says and nothing else. Streams that the agent opens are answered as connections of their own
 that showed the same certificate; streams to the agent lead to its kubelet, or to a pod that it runs. One node has one connection that is
-used; a newer one takes over, and the older one lives on only for the streams it has. A connection ends with its certificate's validity,
-and at once when `close` says so.
+used; a newer one takes over, and the older one lives on only for the streams it has. Unless another process keeps the older one, and is
+there: then two machines have one key (a card was copied), and the second is told so instead of both driving each other out. A connection
+ends with its certificate's validity, and at once when `close` says so.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from edgekube.apiserver.connection import CERTIFICATE
 from edgekube.apiserver.identity import PeerCertificate
 from edgekube.apiserver.request import AnyResponse, Request, TakeoverResponse
 from edgekube.apiserver.server import Server
-from edgekube.errors import BadRequest, Forbidden, ServiceUnavailable
+from edgekube.errors import BadRequest, Conflict, Forbidden, ServiceUnavailable
 from edgekube.lib import metrics
 from edgekube.lib.clock import Clock
 from edgekube.lib.mux import Refused, Session, SessionClosed, Stream, words
@@ -32,6 +33,7 @@ MOST_ADDRESSES = 12  # told to agents
 OLD_CONNECTIONS = 3  # of one node, beside the newest
 _PATIENCE = Patience(idle=14.0, answer=6.0)  # the agent asks first: most of the time the server only listens
 _PROBE_SECONDS = 5.0
+_RIVAL_SECONDS = 2.0  # for an older connection of another process to show that somebody is there
 _LOOK_AGAIN = 3600.0  # wall time may jump: what expires later than this is looked at again
 _HEAD_LIMIT = 64 * 1024
 
@@ -46,6 +48,8 @@ class _Tunnel:
     node: str
     session: Session
     remote: str
+    process: str
+    told: bool = False  # that another machine has the same key
     expiry: asyncio.TimerHandle | None = None
 
 
@@ -100,21 +104,40 @@ class Tunnels:
     # one connection
 
     async def connect(self, request: Request) -> AnyResponse:
-        """Raises BadRequest, Forbidden."""
+        """Raises BadRequest, Forbidden, Conflict."""
         certificate = request.certificate
         if certificate is None or NODES not in certificate.organizations or not certificate.common_name.startswith(NODE_PREFIX):
             raise Forbidden("only a node may connect here, with its own certificate")
         if request.headers.get("upgrade", "").lower() != words.PROTOCOL:
             raise BadRequest(f"Upgrade request required: {words.PROTOCOL}")
-        owner = certificate
+        owner, process = certificate, request.headers.get(words.PROCESS_HEADER.lower(), "")
+        await self._refuse_copies(owner.common_name.removeprefix(NODE_PREFIX), process)
 
         async def run(transport: asyncio.Transport, rest: bytes, accept: Callable[[], asyncio.Protocol]) -> None:
-            await self._run(owner, transport, rest, accept)
+            await self._run(owner, process, transport, rest, accept)
 
         return TakeoverResponse(run)
 
+    async def _refuse_copies(self, node: str, process: str) -> None:
+        """Raises Conflict while another process of the same node has a connection that works."""
+        for tunnel in list(self._nodes.get(node, ())):
+            if not process or not tunnel.process or tunnel.process == process or not await tunnel.session.answers(_RIVAL_SECONDS):
+                continue
+            if not tunnel.told:
+                log.warning("two machines have the key of one node", extra={"node": node, "connected": tunnel.remote})
+            tunnel.told = True
+            raise Conflict(
+                f"node {node} is connected from {tunnel.remote or 'elsewhere'} with the same key: if this machine is a copy of that one, "
+                "run edgekube uninstall here and join it with a new token"
+            )
+
     async def _run(
-        self, certificate: PeerCertificate, transport: asyncio.Transport, rest: bytes, accept: Callable[[], asyncio.Protocol]
+        self,
+        certificate: PeerCertificate,
+        process: str,
+        transport: asyncio.Transport,
+        rest: bytes,
+        accept: Callable[[], asyncio.Protocol],
     ) -> None:
         if isinstance(transport, Stream):
             transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -129,7 +152,8 @@ class Tunnels:
         extra = {name: transport.get_extra_info(name) for name in ("peername", "sockname")} | {CERTIFICATE: certificate}
         session = Session(dialer=False, accept=accepted, patience=_PATIENCE, extra=extra)
         peer = extra["peername"]
-        tunnel = _Tunnel(certificate.common_name.removeprefix(NODE_PREFIX), session, peer[0] if isinstance(peer, tuple) else "")
+        remote = peer[0] if isinstance(peer, tuple) else ""
+        tunnel = _Tunnel(certificate.common_name.removeprefix(NODE_PREFIX), session, remote, process)
         lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {words.PROTOCOL}"]
         lines.append(f"{words.SERVERS_HEADER}: {self._told()}")
         lines.append(f"Date: {format_datetime(self._clock.now(), usegmt=True)}")  # for machines that woke up in the past

@@ -55,8 +55,8 @@ async def pin(client, name, path):
 
 
 @contextlib.asynccontextmanager
-async def agent_link(live, name, *, servers=None, handle=None, pods=None, path=None, search=None, wait=True, own=None, serve=None):
-    """Until left. `handle(request)` answers the server's requests to the kubelet; `pods` maps (namespace, name) to addresses."""
+async def agent_link(live, name, *, servers=None, handle=None, pods=None, path=None, search=None, wait=True, own=None, serve=None, process=""):
+    """Until left. `process`: of another one, as if it were the same. `handle(request)` answers the server's requests to the kubelet; `pods` maps (namespace, name) to addresses."""
     clock = SystemClock()
     if own is None:
         own = credential(live.folder, live.pki.authority, name)
@@ -79,6 +79,8 @@ async def agent_link(live, name, *, servers=None, handle=None, pods=None, path=N
         clock=clock,
         search=search,
     )
+    if process:
+        link._reach._process = process
     async with asyncio.TaskGroup() as group, HttpClient(HttpConfig(server=f"http://{words.SERVER_NAME}", via=link)) as client:
         ready = asyncio.Event()
         tasks = [group.create_task(inbound.run(ready)), group.create_task(link.run(ready))]

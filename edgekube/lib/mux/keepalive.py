@@ -30,6 +30,7 @@ class KeepAlive:
         self._asked: float | None = None  # when the open question was sent
         self._answer = patience.answer
         self.heard = self.heard_boottime = 0.0
+        self.sign = asyncio.Event()  # set by each sign of life, and by the end
         self.note()
 
     def start(self) -> None:
@@ -41,6 +42,7 @@ class KeepAlive:
         self.heard = self._loop.time()
         self.heard_boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._asked = None
+        self.sign.set()
 
     def stop(self) -> None:
         if self._timer is not None:

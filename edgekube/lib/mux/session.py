@@ -4,6 +4,7 @@ A peer that breaks the protocol ends the session with one reason, which both sid
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -138,6 +139,16 @@ class Session(asyncio.Protocol):
         """The peer must give a sign of life within `answer` seconds."""
         self.keepalive.probe(answer)
 
+    async def answers(self, seconds: float) -> bool:
+        """Whether the peer gives a sign of life within that time; if not, this connection ends."""
+        sign = self.keepalive.sign
+        sign.clear()
+        self.probe(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await sign.wait()
+        return sign.is_set() and self.alive
+
     def close(self, why: str) -> None:
         """End everything now; the peer is told why. Idempotent."""
         transport = self._transport
@@ -260,6 +271,7 @@ class Session(asyncio.Protocol):
             return
         self._reason = why
         self.keepalive.stop()
+        self.keepalive.sign.set()
         self._writer.stop(last)
         for stream in list(self.streams.values()):
             stream.cut(why)

@@ -15,6 +15,7 @@ No stream names a host: the tunnel leads from one end to the other and no furthe
 PATH = "/v1-edgekube/connect"
 PROTOCOL = "edgekube-tunnel"
 SERVERS_HEADER = "Edgekube-Servers"
+PROCESS_HEADER = "Edgekube-Process"  # another one at each start of an agent: two at the same time are two machines with one key
 SERVER_NAME = "kubernetes.default.svc"  # in every serving certificate of the API, whatever its addresses; no node may be called so
 
 HTTP, KUBELET, POD, SERVERS = "http", "kubelet", "pod", "servers"

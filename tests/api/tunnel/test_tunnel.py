@@ -265,7 +265,7 @@ async def test_the_newest_connection_of_a_node_is_used_and_the_older_one_finishe
         async with old.client.watch(catalog.NODE, revision=listed.revision) as changes:
             old.task.cancel()  # it dials no more
             before = old.link._open
-            async with agent_link(live, "edge-1", handle=second, own=old.credential):
+            async with agent_link(live, "edge-1", handle=second, own=old.credential, process=old.link.process):
                 assert await live.client.raw("GET", "/api/v1/nodes/edge-1/proxy/x") == b"second"
             assert before is not None
             with pytest.raises(ServiceUnavailable):
@@ -274,9 +274,34 @@ async def test_the_newest_connection_of_a_node_is_used_and_the_older_one_finishe
 
 
 async def test_two_machines_with_one_identity_do_not_chase_each_other(live):
-    async with agent_link(live, "edge-1") as one, agent_link(live, "edge-1", own=one.credential) as other:
-        await asyncio.sleep(1.5)
-        assert one.link.generation + other.link.generation < 12
+    """The first stays, the second is told why; it gets in when the first has ended."""
+    async with (
+        agent_link(live, "edge-1") as one,
+        agent_link(live, "edge-1", own=one.credential, wait=False) as other,
+        asyncio.timeout(10),
+    ):
+        await until(lambda: "is connected from 127.0.0.1 with the same key" in other.link.trouble)
+        assert (one.link.generation, other.link.generation) == (1, 0)
+        one.task.cancel()
+        await until(lambda: not live.tunnels.connected("edge-1"))
+        other.link.kick()
+        await other.connected()
+
+
+async def test_a_process_that_was_killed_is_no_rival_of_the_next(live):
+    async with agent_link(live, "edge-1") as one, asyncio.timeout(10):
+        one.link.session._transport.abort()
+        one.task.cancel()
+        async with agent_link(live, "edge-1", own=one.credential) as other:
+            assert other.link.generation == 1
+
+
+async def test_a_machine_that_is_gone_without_a_word_is_no_rival_for_long(live, monkeypatch):
+    async with agent_link(live, "edge-1") as one, asyncio.timeout(10):
+        monkeypatch.setattr(one.link.session, "data_received", lambda _data: None)  # it hears nothing, so it answers nothing
+        one.link.session._transport.pause_reading()
+        async with agent_link(live, "edge-1", own=one.credential) as other:
+            assert other.link.generation == 1
 
 
 async def test_the_server_stops_at_once_and_agents_know_why(live):

@@ -35,6 +35,12 @@ def _ipvs() -> bool:
     return os.geteuid() == 0 and os.path.exists("/proc/net/ip_vs")
 
 
+def _build() -> bool:
+    """What packaging/build.py and the tests of the launcher need."""
+    tools = all(shutil.which(tool) for tool in ("gcc", "objdump", "strip", "zstd"))
+    return tools and subprocess.run(["gcc", "-static", "-xc", "-", "-lzstd", "-o", "/dev/null"], input=b"int main(){}", check=False).returncode == 0
+
+
 _PROBES: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "podman": lambda: shutil.which("podman") is not None and shutil.which("conmon") is not None and os.geteuid() == 0,
@@ -50,6 +56,7 @@ _PROBES: dict[str, Callable[[], bool]] = {
     "iptables-legacy": lambda: _iptables("iptables-legacy"),
     "wrk": lambda: shutil.which("wrk") is not None,
     "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
+    "build": _build,
     "schema": lambda: _importable("kubernetes_validate"),
 }
 

@@ -40,7 +40,7 @@ def build(output: Path, work: Path, root: Path = ROOT) -> None:
 
 def _newest() -> float:
     """When the source was changed last."""
-    sources = [path for folder in ("edgekube", "packaging") for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
+    sources = [path for folder in ("edgekube", "packaging", "systemd") for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
     return max(path.stat().st_mtime for path in sources if path.is_file())
 
 

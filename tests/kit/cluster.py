@@ -36,10 +36,11 @@ class Cluster:
         self.kubeconfig = base / "kubeconfig.yaml"
         self.log = base / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.program: Sequence[str] = (sys.executable, "-m", "edgekube")
 
     def argv(self, command: str, *more: str) -> list[str]:
         own = [f"--data-dir={self.data}", f"--run-dir={self.run_dir}", f"--write-kubeconfig={self.kubeconfig}", "--node-name=node-1"]
-        return [*ns.enter_command(self.netns), sys.executable, "-m", "edgekube", command, *own, *more]
+        return [*ns.enter_command(self.netns), *self.program, command, *own, *more]
 
     def start(self, *, env: Mapping[str, str] | None = None, wait: bool = True) -> None:
         """Start the server; returns when it says that it is ready."""
@@ -125,13 +126,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(*flags: str, start: bool = True) -> Iterator[Cluster]:
+def cluster(*flags: str, start: bool = True, program: Sequence[str] = ()) -> Iterator[Cluster]:
     """A started server; removed with everything it made at the end, even if the test failed."""
     name = f"ekt-{uuid.uuid4().hex[:8]}"
     base, run = Path("/tmp") / name, Path("/run") / name
     base.mkdir(mode=0o700)
     with ns.namespace() as netns:
         found = Cluster(netns, base, run, flags=flags)
+        found.program = program or found.program
         try:
             if start:
                 found.start()

@@ -10,7 +10,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="podman conmon crun runc nftables libnftables1 iptables iproute2 python3 python3-venv busybox-static ca-certificates wrk strace conntrack"
+PACKAGES="podman conmon crun runc nftables libnftables1 iptables iproute2 python3 python3-venv busybox-static ca-certificates shellcheck wrk strace conntrack"
 # What the binary is built with (packaging/build.py); elsewhere those tests are left out, or EDGEKUBE_BINARY names a built file.
 if grep -qs bookworm /etc/os-release; then PACKAGES="$PACKAGES libpython3.11 binutils gcc libc6-dev libzstd-dev zstd"; fi
 

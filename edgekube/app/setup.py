@@ -71,7 +71,8 @@ def plan_config(text: str, values: Mapping[str, object]) -> str:
 
 
 def _line(key: str, value: object) -> str:
-    return f"{key}: {json.dumps(value)}"
+    number = isinstance(value, str) and re.fullmatch(r"0|[1-9]\d*", value)
+    return f"{key}: {value if number else json.dumps(value)}"
 
 
 def ensure_config(path: Path, values: Mapping[str, object], receipt: Receipt) -> bool:

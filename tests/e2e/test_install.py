@@ -51,12 +51,12 @@ def test_installed_twice_and_taken_away_the_machine_is_as_it_was(here, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the cluster is ready" in done.stdout
     first = here.sh("edgekube status --node | head -1")
-    assert here.sh("cat /etc/edgekube/config.yaml") == 'https-port: "7443"\nnode-labels: ["a=b"]\n'
+    assert here.sh("cat /etc/edgekube/config.yaml") == 'https-port: 7443\nnode-labels: ["a=b"]\n'
     here.sh("echo '# mine' >> /etc/edgekube/config.yaml")
     files = here.files()
     done = here.run("sh", "-c", f"cat {INSTALL} | sh -s - --binary {binary} --max-pods 7")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert here.sh("cat /etc/edgekube/config.yaml").splitlines() == ['https-port: "7443"', 'node-labels: ["a=b"]', "# mine", 'max-pods: "7"']
+    assert here.sh("cat /etc/edgekube/config.yaml").splitlines() == ['https-port: 7443', 'node-labels: ["a=b"]', "# mine", 'max-pods: 7']
     assert here.sh("edgekube status --node | head -1") != first
     assert [name for name in here.files() if name.startswith(("/etc", "/usr"))] == [name for name in files if name.startswith(("/etc", "/usr"))]
     here.sh("edgekube uninstall --yes")
@@ -72,7 +72,7 @@ def test_variables_as_k3s_users_know_them(here, tmp_path):
     done = here.run(INSTALL, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     text = here.sh("cat /etc/edgekube/config.yaml")
-    for line in ('server: ["https://10.0.0.1:6443"]', 'node-name: "pi"', 'data-dir: "/usr/local/data/ek"', 'kubelet-port: "10999"'):
+    for line in ('server: ["https://10.0.0.1:6443"]', 'node-name: "pi"', 'data-dir: "/usr/local/data/ek"', 'kubelet-port: 10999'):
         assert line in text
     assert here.sh("grep -rl EK1abc /etc /usr/local/data /usr/local/bin /var/log/edgekube.log 2>/dev/null || true").split() == ["/etc/edgekube/join-token"]
     assert stat.S_IMODE(int(here.sh("stat -c %a /etc/edgekube/join-token"), 8)) == 0o600

@@ -12,7 +12,7 @@ from edgekube.lib.receipt import Receipt
 @pytest.mark.parametrize(
     ("text", "values", "expected"),
     [
-        ("", {"https-port": "7443"}, 'https-port: "7443"\n'),
+        ("", {"https-port": "7443", "node-name": "007"}, 'https-port: 7443\nnode-name: "007"\n'),
         ("# mine\nnode-name: pi  # why\n", {}, "# mine\nnode-name: pi  # why\n"),
         ("# mine\nnode-name: pi\nmax-pods: 9\n", {"node-name": "shed"}, '# mine\nnode-name: "shed"\nmax-pods: 9\n'),
         ("tls-san:\n  - a\n  - b\nmax-pods: 9\n", {"tls-san": ["c"]}, 'tls-san: ["c"]\nmax-pods: 9\n'),
@@ -24,7 +24,8 @@ def test_settings_are_laid_over_what_a_person_wrote(text, values, expected):
     found = setup.plan_config(text, values)
     assert found == expected
     assert setup.plan_config(found, values) == found
-    assert (yaml.safe_load(found) or {}) == (yaml.safe_load(text) or {}) | values
+    wanted = (yaml.safe_load(text) or {}) | values
+    assert {key: str(value) for key, value in (yaml.safe_load(found) or {}).items()} == {key: str(value) for key, value in wanted.items()}
 
 
 def test_flags_win_over_variables_and_the_token_is_never_among_them():

@@ -195,7 +195,7 @@ def _shared(frame: Frame, elements: Elements, virtual: frozenset[str], loops: fr
     """With what fronts have in common as it is in whole."""
     six = frame.family == "ip6"
     common = {
-        "virtual": {address: "" for address in virtual if (":" in address) == six},
+        "virtual": {address: "" for address in virtual if (":" in address) == six and by_address(Front(address, "", 0), frame.services)},
         "loops": {f"{address} . {address}": "" for address in loops if (":" in address) == six},
     }
     return Elements({**elements.of, **common})

@@ -96,7 +96,7 @@ def plan(frame: Frame, targets: Targets, marks: Marks) -> tuple[dict[Virtual, Ba
                     of[f"{side}{ports}"][key] = f"{mark:#x}"
             if not target.endpoints:
                 of[f"dropped{ports}"][key] = ""
-        if not front.wild:
+        if by_address(front, frame.services):  # any other may be the node's own address, with ports of its own
             of["virtual"][front.address] = ""
             of["known"][key] = ""
         for endpoint in target.all_endpoints():

@@ -3,7 +3,7 @@
 import json
 
 from tests.e2e.manifests import pod
-from tests.kit.nodes import fleet
+from tests.kit.nodes import fleet, wait_until
 from tests.kit.requires import needs
 
 pytestmark = needs("root", "podman", "netns", "nft", "busybox", "kubectl")
@@ -37,3 +37,22 @@ def test_learnt_kept_and_followed():
         f.ready(agent)
         assert "svc.barn.local" in resolver(f, "two")
         assert f.get("pod", "one")["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_an_agent_takes_the_servers_proxy_mode_unless_it_has_its_own():
+    with fleet(agents=1, server_flags=("--proxy-mode=iptables",), image=False) as f:
+        agent = f.agents[0]
+        f.ready(agent)
+        for node in (f.server, agent):
+            wait_until(lambda node=node: _mode(node) == "iptables", what="rules of the server's mode")
+        agent.stop()
+        agent.flags.append("--proxy-mode=nftables")
+        agent.start()
+        wait_until(lambda: _mode(agent) == "nftables", what="rules of the agent's own mode")
+        assert _mode(f.server) == "iptables"
+
+
+def _mode(node):
+    """Whose rules there are."""
+    found = {"iptables": "iptables-save | grep -q EK-", "nftables": "nft list tables | grep -q 'edgekube_[0-9a-f]*$'"}
+    return " and ".join(mode for mode, look in found.items() if node.machine.sh(f"{look} && echo yes || true").strip() == "yes")

@@ -46,7 +46,7 @@ def test_a_cluster_address_is_a_service_and_everything_else_a_mark():
     assert all(mark & MARK_FAMILY == MARK_FAMILY for mark in marks)
     assert set(elements.of["outer_ports"]) == set(elements.of["inner_ports"]) == {"tcp . 30080"}
     assert set(elements.of["loops"]) == {"10.42.0.1 . 10.42.0.1"}
-    assert set(elements.of["virtual"]) == {"10.43.0.5", "198.51.100.9"}
+    assert set(elements.of["virtual"]) == {"10.43.0.5"}  # another address may be the node's own: its other ports are not ours to refuse
 
 
 def test_marks_are_the_same_again_and_never_shared():

@@ -169,6 +169,21 @@ def test_a_refused_node_port_does_not_fall_to_a_listener_of_the_host(world):
         world.host.do(lambda: _close(server))
 
 
+def test_a_front_on_the_nodes_own_address_leaves_its_other_ports_alone(world):
+    address = world.address("host")
+    server = world.host.do(lambda: _listen(2222))
+    try:
+        world.replace({world.front(80, address): Target(world.endpoints("one", "two"), masquerade=True)})
+        assert world.host.names("outside", address, 80) == {"one", "two"}
+        for _ in range(2):
+            for where in ("outside", "one", "host"):
+                assert world.host.ask(where, address, 2222) == ""  # connected, and told nothing
+            world.apply({})
+        assert world.host.refused("outside", address, 80)
+    finally:
+        world.host.do(lambda: _close(server))
+
+
 async def _listen(port):
     import asyncio
 

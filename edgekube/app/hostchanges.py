@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekube.app.hostkinds import CLASS, CONTROLLERS, FOLDER, SHARED, State, look
+from edgekube.app.hostkinds import CLASS, CONTROLLERS, FOLDER, MODULE, SHARED, State, loaded_modules, look
 from edgekube.app.paths import Paths
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
 from edgekube.lib.files import mounts_below
@@ -25,6 +25,13 @@ _PODMAN_FILES = (
     "/var/lib/containers/cache/blob-info-cache-v1.sqlite",
     str(Path("/dev", "shm", "libpod_lock")),
 )
+# Modules the kernel loads for our rules, and of which it counts the users; whom others need first. Not veth, vxlan and the like: taking
+# those out would take the links of others along, wherever they are; they change nothing else.
+_MODULES = (
+    "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack", "nf_conntrack_netlink", "nf_nat", "nf_reject_ipv4", "nf_reject_ipv6", "nft_reject",
+    "nft_reject_ipv4", "nft_reject_ipv6", "nft_reject_inet", "nft_fib", "nft_fib_ipv4", "nft_fib_ipv6", "nft_fib_inet", "nft_limit",
+    "nft_hash", "nft_numgen", "nft_ct", "nft_redir", "nft_nat", "nft_masq", "nft_chain_nat", "ip_vs", "ip_vs_rr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ def planned(instance: str, paths: Paths, hierarchy: Hierarchy) -> Iterator[Chang
     folders = [*_PODMAN_FOLDERS, *([str(paths.pod_logs), str(paths.container_links)] if paths.is_default else [])]
     yield from (Change(FOLDER, name) for name in folders if not Path(name).exists())
     yield from (Change(SHARED, name) for name in _PODMAN_FILES if not Path(name).exists())
+    if loaded := loaded_modules():
+        yield from (Change(MODULE, name) for name in _MODULES if name not in loaded)
     if hierarchy.v2:
         path = hierarchy.base / "cgroup.subtree_control"
         before = path.read_text().split()

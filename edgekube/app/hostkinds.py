@@ -5,6 +5,7 @@
     shared           a file that other programs may use as well: it goes when nobody has it open
     tree             a folder with all in it
     controllers      what a control group hands down to its children
+    module           a kernel module that brought settings with it: out again, unless somebody uses it
     unit             a systemd unit: stopped, disabled, deleted
     class            links, rules, mounts, groups, logs: found by their marks, however many there are (app/removal.py)
     package          told only: other programs may need it by now
@@ -27,8 +28,8 @@ from edgekube.lib.files import MountInside, remove_tree
 from edgekube.lib.process import clean_environment
 from edgekube.lib.receipt import Change, Receipt
 
-SYSCTL, FILE, FOLDER, SHARED, TREE, CONTROLLERS, UNIT, CLASS, PACKAGE = (
-    "sysctl", "file", "folder", "shared", "tree", "controllers", "unit", "class", "package",
+SYSCTL, FILE, FOLDER, SHARED, TREE, CONTROLLERS, MODULE, UNIT, CLASS, PACKAGE = (
+    "sysctl", "file", "folder", "shared", "tree", "controllers", "module", "unit", "class", "package",
 )  # fmt: skip
 _SYSCTL_D = (
     "/etc/sysctl.conf",
@@ -197,6 +198,26 @@ def _undo_controllers(change: Change, _receipt: Receipt) -> str:
     return f"{', '.join(taken)} in {change.name}" if taken else ""
 
 
+# kernel modules
+
+
+def loaded_modules() -> dict[str, int]:
+    """How many users each loaded module has."""
+    return {words[0]: int(words[2]) for line in (_text(Path("/proc/modules")) or "").splitlines() if len(words := line.split()) > 2}
+
+
+def _look_module(change: Change) -> State:
+    users = loaded_modules().get(change.name)
+    return State.UNDONE if users is None else State.FOREIGN if users else State.OURS
+
+
+def _undo_module(change: Change, _receipt: Receipt) -> str:
+    """The kernel refuses what is in use."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(["rmmod", change.name], check=False, capture_output=True, timeout=30, env=clean_environment())
+    return "" if change.name in loaded_modules() else f"kernel module {change.name}"
+
+
 # units
 
 
@@ -237,6 +258,7 @@ KINDS: Mapping[str, Kind] = {
     SHARED: Kind(_look_shared, _undo_file),
     TREE: Kind(_look_tree, _undo_tree),
     CONTROLLERS: Kind(_look_controllers, _undo_controllers),
+    MODULE: Kind(_look_module, _undo_module),
     UNIT: Kind(_look_unit, _undo_unit),
     PACKAGE: Kind(lambda _change: State.OURS, _stays),
     CLASS: Kind(lambda _change: State.OURS, _stays),

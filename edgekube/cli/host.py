@@ -9,13 +9,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekube.app.hostchanges import Line, diff
-from edgekube.app.hostkinds import FILE, FOLDER, PACKAGE, TREE, UNIT, State, digest
+from edgekube.app.hostkinds import FILE, FOLDER, MODULE, PACKAGE, SHARED, TREE, UNIT, State, digest
 from edgekube.app.paths import paths_of
 from edgekube.cli.main import Failure
 from edgekube.config import Settings
 from edgekube.kubelet.runtime.cgroups import Hierarchy
 from edgekube.lib.receipt import Receipt
 
+_PERHAPS = (FOLDER, SHARED, MODULE)  # noted because it might be made: what is not there perhaps never was
 _KINDS = (FILE, FOLDER, TREE, UNIT, PACKAGE)
 
 
@@ -44,9 +45,10 @@ def main(settings: Settings, arguments: Namespace) -> int:
                    "state": line.state, "now": line.now} for line in found]  # fmt: skip
         print(json.dumps(fields, indent=2))
         return 0
-    for line in found:
+    shown = [line for line in found if line.state is not State.UNDONE or line.change.kind not in _PERHAPS]
+    for line in shown:
         print(f"{line.state:8}  {told(line)}")
-    if not found:
+    if not shown:
         print("edgekube has changed nothing on this host")
     return 0
 

@@ -118,6 +118,13 @@ def test_controllers_are_taken_back_one_by_one(tmp_path, receipt):
     assert path.read_text() == "-io"
 
 
+def test_a_kernel_module_stays_while_it_has_users(receipt, monkeypatch):
+    monkeypatch.setattr(hostkinds, "loaded_modules", lambda: {"used": 2, "idle": 0})
+    states = {name: look(Change("module", name)) for name in ("used", "idle", "gone")}
+    assert states == {"used": State.FOREIGN, "idle": State.OURS, "gone": State.UNDONE}
+    assert undo(Change("module", "used"), receipt) == ""
+
+
 def test_a_kind_of_a_newer_version_is_left_alone(receipt):
     assert undo(Change("quantum", "x"), receipt) == ""
     assert set(hostkinds.KINDS) >= {"file", "folder", "sysctl", "unit"}

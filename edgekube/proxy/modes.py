@@ -67,7 +67,12 @@ class ChosenBackend:
     def watch(self, notify: Callable[[], None]) -> None:
         self._notify = notify
         if self._backend is not None:
-            self._backend.watch(notify)
+            self._watch(self._backend)
+
+    def _watch(self, backend: Backend) -> None:
+        if self._notify is not None:
+            with contextlib.suppress(OSError):  # a kernel without such events has no such rules: the rewrite tells
+                backend.watch(self._notify)
 
     async def replace(self, targets: Targets) -> None:
         if self._backend is None:
@@ -110,8 +115,7 @@ class ChosenBackend:
     def _start(self, mode: str) -> Backend:
         backend = self._backend = self._make(mode, self._node)
         self.name = backend.name
-        if self._notify is not None:
-            backend.watch(self._notify)
+        self._watch(backend)
         return backend
 
     def _forget_others(self) -> None:

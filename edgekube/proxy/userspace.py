@@ -66,7 +66,8 @@ class UserspaceBackend:
         self._notify = notify
         self._watch = LocalRoutesWatch(notify)
         if self._masquerade is not None:
-            self._masquerade.watch(notify)
+            with contextlib.suppress(OSError):
+                self._masquerade.watch(notify)
 
     async def replace(self, targets: Targets) -> None:
         await self._let_pods_out()
@@ -210,7 +211,8 @@ class UserspaceBackend:
             if kind is NftablesBackend:
                 await remove_chains(self._node.instance)  # of an earlier mode; otherwise they are used now
             if self._notify is not None:
-                found.watch(self._notify)
+                with contextlib.suppress(OSError):
+                    found.watch(self._notify)
             return
         log.warning("pods can not reach the world outside the cluster: neither nftables nor iptables works in this kernel")
 

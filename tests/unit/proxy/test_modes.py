@@ -29,7 +29,8 @@ class Fake:
         self.name, self._works, self.seen, self.closed = name, works, [], False
 
     def watch(self, notify):
-        pass
+        if self._works is False:
+            raise OSError("no such events")
 
     async def replace(self, targets):
         self.seen.append(targets)
@@ -51,6 +52,7 @@ async def chosen(wanted, works, **options):
         return made[-1]
 
     backend = ChosenBackend(NODE, wanted=wanted, passed=lambda *what: told.append(what), maker=maker, **options)
+    backend.watch(lambda: None)
     await backend.replace(TARGETS)
     return backend, made, told
 

@@ -18,6 +18,7 @@ from edgekube.agent.refusal import IdentityDamaged, JoinRefused
 from edgekube.app import preflight
 from edgekube.app.backup import exchange
 from edgekube.app.paths import paths_of
+from edgekube.app.timekeeper import make_clock
 from edgekube.config import ConfigError, Settings
 from edgekube.lib import log as logs
 from edgekube.lib.pidfile import AlreadyRunning, PidFile, running
@@ -61,10 +62,14 @@ def serve(settings: Settings, *, agent: bool = False) -> int:
 
 
 def _complete(data: Path) -> int:
-    """A restore that was decided and then interrupted happens now; the exit code if it can not."""
+    """A restore or an upgrade that was decided and then interrupted happens now; the exit code if it can not."""
     try:
         if exchange.finish(data):
             log.warning("interrupted restore completed", extra={"path": str(data)})
+        if (data / "upgrade").exists():
+            from edgekube.app.upgrade.trial import complete
+
+            complete(data, make_clock(data).now)
     except OSError as error:
         return _failed(f"an interrupted restore can not be completed: {_told(error)}")
     return 0

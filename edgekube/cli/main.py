@@ -34,6 +34,7 @@ COMMANDS = (
     Command("setup", "for installers: remember the flags and write the service's units"),
     Command("host", "what edgekube has changed on this host"),
     Command("snapshot", "save the whole state in one file, list such files, restore one"),
+    Command("upgrade", "put another version in place; the one before comes back by itself if that does not work"),
     Command("uninstall", "remove edgekube, its pods and everything it made on this machine"),
     Command("version", "print the version"),
 )
@@ -107,10 +108,19 @@ def add_settings(parser: argparse.ArgumentParser, *, everything: bool = False, r
             parser.add_argument(f"--{key}", metavar=type(default).__name__.upper().replace("POSIX", ""), help=text)
 
 
-def _settings(arguments: Mapping[str, Any]) -> config.Settings:
+def settings_of(role: str, argv: Sequence[str], environ: Mapping[str, str]) -> config.Settings:
+    """What a server or agent that was started like this has. Raises ConfigError, Failure."""
+    try:
+        arguments = _parser(next(command for command in COMMANDS if command.name == role)).parse_args([role, *argv])
+    except SystemExit:
+        raise Failure(f"it was started with flags that are not known here: {' '.join(argv)}") from None
+    return _settings(vars(arguments), environ)
+
+
+def _settings(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> config.Settings:
     flags = {config.key_of(name): value for name, value in arguments.items()}
-    named = flags.get("config") or os.environ.get("EDGEKUBE_CONFIG")
-    found = config.load(flags, environ=os.environ, file=_read_file(Path(named or CONFIG_FILE), required=bool(named)))
+    named = flags.get("config") or environ.get("EDGEKUBE_CONFIG")
+    found = config.load(flags, environ=environ, file=_read_file(Path(named or CONFIG_FILE), required=bool(named)))
     return found if found.node_named else _with_kept_name(found)
 
 

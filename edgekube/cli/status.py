@@ -21,7 +21,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
     """Exit code 0 if ready."""
     deadline = time.monotonic() + arguments.wait
     while True:
-        ready, text = _ready(settings, node=arguments.node and not settings.disable_agent)
+        ready, text = readiness(settings, node=arguments.node and not settings.disable_agent)
         if ready or time.monotonic() >= deadline:
             break
         time.sleep(0.05 if not is_agent(settings) else 0.25)  # each look of an agent is a connection to the server
@@ -33,7 +33,8 @@ def main(settings: Settings, arguments: Namespace) -> int:
     return 0 if ready else 1
 
 
-def _ready(settings: Settings, *, node: bool) -> tuple[bool, str]:
+def readiness(settings: Settings, *, node: bool) -> tuple[bool, str]:
+    """(is it ready, what there is to say). `node`: this node must be, too."""
     if is_agent(settings):
         ready, text = agent_state(settings, node_state)
         if not running(settings.run_dir / "edgekube.pid"):

@@ -13,7 +13,7 @@ from edgekube.kubelet.runtime.protocol import ImageInfo
 from edgekube.lib.clock import rfc3339
 
 KUBERNETES = "v1.36.0"
-VERSION = f"{KUBERNETES}+edgekube"
+VERSION = f"{KUBERNETES}+edgekube{__version__}"
 MAX_IMAGES, MAX_NAMES = 50, 5
 EDGEKUBE = __version__
 

@@ -42,6 +42,6 @@ def test_an_agent_is_no_server(settings):
 
 def test_an_agent_that_does_not_run(settings):
     (settings.data_dir / "agent").mkdir(parents=True)
-    ready, said = status._ready(settings, node=False)
+    ready, said = status.readiness(settings, node=False)
     assert not ready
     assert said.splitlines()[0] == "edgekube does not run here: start it with edgekube agent"

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 RENEW = "/v1-edgekube/renew"
 _LONGEST_SLEEP, _SHORTEST_SLEEP = 86400.0, 1.0
+_AHEAD_SECONDS = 3600.0
 _ASK_SECONDS = 10.0
 
 
@@ -113,7 +114,13 @@ class NodeCertificates:
         if serving is None or now >= renewal_of(serving) or addresses != self._served:
             await self._renew_serving(addresses)
         certificates = (validity(identity.client), validity(identity.serving))
-        return min((renewal_of(one) - self._clock.now()).total_seconds() for one in certificates)
+        left = min((renewal_of(one) - self._clock.now()).total_seconds() for one in certificates)
+        return left if left > 0 else self._ahead()
+
+    def _ahead(self) -> float:
+        """What was just made is due already, by our clock: another one would not be better."""
+        log.warning("clock is far ahead of the server's: new certificates look old", extra={"fix": "set the clock of this machine"})
+        return _AHEAD_SECONDS
 
     async def _renew_client(self) -> None:
         wish = Wish(key=self._key(), subject=self._subject())

@@ -25,7 +25,7 @@ class Place:
 
     def __init__(self, folder, clock):
         self.clock, self.authority = clock, pki.create_authority("ca", clock.now())
-        self.key = pki.create_key()
+        self.key, self.behind = pki.create_key(), timedelta(0)
         self.identity = Identity(folder, "pi", ("https://192.0.2.9:6443",), ("192.0.2.1",))
         pki.write_secret(self.identity.key, self.key)
         self.identity.ca.write_bytes(pki.certificate_pem(self.authority))
@@ -49,7 +49,7 @@ class Place:
             self.authority,
             request,
             ("digital signature", "server auth" if subject.server else "client auth"),
-            now=self.clock.now(),
+            now=self.clock.now() - self.behind,
             life=LIFE,
         )
 
@@ -117,6 +117,17 @@ async def test_what_the_disk_damaged_is_made_again(place, content):
         await until(lambda: place.reloaded)
     assert place.asked == [("/v1-edgekube/renew", "system:node:pi"), (True, ("192.0.2.1",))]
     assert place.renewed == [1]
+
+
+async def test_a_clock_years_ahead_of_the_servers_is_no_reason_to_ask_for_ever(place, caplog):
+    async with running(place):
+        place.behind = timedelta(days=730)
+        place.clock.jump(place.behind.total_seconds())
+        place.certificates.kick()
+        await until(lambda: any("clock is far ahead" in record.message for record in caplog.records))
+        place.asked.clear()
+        await asyncio.sleep(1.5)  # longer than the shortest sleep
+    assert place.asked == []
 
 
 async def test_one_that_has_ended_by_the_servers_clock(place):

@@ -3,7 +3,8 @@
 #
 #   tests/run.sh              everything that this machine can run; what it cannot is named at the end
 #   tests/run.sh -k watch     further arguments go to pytest (and only pytest runs)
-#   tests/run.sh --vm         the tests in a machine of their own, with systemd and cgroup v2 (QEMU; minutes, 1.3 GiB of memory)
+#   tests/run.sh --vm         the tests in machines of their own, with systemd and cgroup v2 (QEMU; an hour, 2.6 GiB of memory, 3 of disk).
+#                             EDGEKUBE_BINARY names a built file; EDGEKUBE_VM_CUTS=20 EDGEKUBE_VM_SOAK=600 are the long way
 #
 # As root on Debian 12/13 or Ubuntu: containers, network namespaces and nftables are real. EDGEKUBE_REQUIRE=podman,netns makes a missing
 # thing a failure instead of a skip.
@@ -16,7 +17,8 @@ if grep -qs bookworm /etc/os-release; then PACKAGES="$PACKAGES libpython3.11 bin
 
 if [ "${1:-}" = --vm ]; then
     shift
-    PACKAGES="$PACKAGES qemu-system-x86 qemu-utils debootstrap e2fsprogs kmod cpio"
+    PACKAGES="$PACKAGES qemu-system-x86 qemu-utils vde-switch debootstrap e2fsprogs kmod cpio"
+    [ -n "${EDGEKUBE_BINARY:-}" ] || PACKAGES="$PACKAGES libpython3.11 binutils gcc libc6-dev libzstd-dev zstd"
     export EDGEKUBE_VM=1 EDGEKUBE_REQUIRE="${EDGEKUBE_REQUIRE:-root,qemu,kubectl,busybox}"
     set -- tests/vm "$@"
 fi

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("store", "api", "link", "runtime", "node", "join", "proxy", "policy")
+NAMES = ("store", "api", "link", "runtime", "node", "join", "proxy", "policy", "guest")
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
-"""A Debian 12 machine for tests: real systemd and cgroup v2, booted by QEMU (without KVM: about ten times slower than the host).
+"""Debian 12 machines for tests: real systemd and cgroup v2, booted by QEMU (without KVM: about ten times slower than the host).
 
-    with machine(folder) as vm:
+    with machine(folder) as vm:                          # one machine, with a network of its own that leads nowhere
         vm.put(source, "/root/file"); vm.run("systemctl is-active edgekube"); vm.reboot()
+    with lab(folder, 2) as (first, second):              # several on one private Ethernet: 10.77.0.1, 10.77.0.2
+        first.cut(); first.start(); first.wait()         # a power cut: what was flushed is on the disk, nothing else
 
-`image()` makes the disk once (a minute or two; debootstrap through the archive this machine's apt uses) and keeps it in EDGEKUBE_VM_DIR.
-Each machine writes to a layer over it, which goes with the machine. Commands go through the QEMU guest agent, so they need no network.
+Each machine writes to a layer over the disks of `image`, which goes with it. The API of machine N is at `vm.door` on this host.
 """
 
-import base64
 import contextlib
 import json
 import os
@@ -15,158 +15,89 @@ import shutil
 import signal
 import socket
 import subprocess
-import tarfile
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-FOLDER = Path(os.environ.get("EDGEKUBE_VM_DIR", "/var/tmp/edgekube-vm"))  # half a gigabyte that outlives a run
-GUEST = "systemd,systemd-sysv,udev,dbus,kmod,qemu-guest-agent,procps,iproute2,nftables,conntrack,python3,curl,ca-certificates,podman,crun,conmon,netavark,iptables"
-UNWANTED = (
-    "systemd-networkd-wait-online.service", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer",
-    "dpkg-db-backup.timer", "podman-auto-update.timer", "podman-auto-update.service", "podman-restart.service", "systemd-logind.service",
-)  # fmt: skip
-DRIVERS = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")  # in the order they load
+from tests.vm.guest import Guest
+from tests.vm.image import image
+
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"  # the cheapest to emulate that Debian's programs run on
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+GATEWAY = "10.77.0.254"  # answers nothing: a site whose uplink is down
 
 
 def _do(*argv, **options):
     return subprocess.run([str(word) for word in argv], check=True, **options)
 
 
-def image():
-    """Make disk, kernel and first RAM disk unless they are there."""
-    if (FOLDER / "done").exists():
-        return
-    root, kernel = FOLDER / "root", FOLDER / "kernel"
-    for folder in (root, kernel):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    asked = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=True, capture_output=True, text=True)
-    archive = next(line for line in asked.stdout.split() if line.rstrip("/").endswith("/debian"))
-    with (FOLDER / "debootstrap.log").open("wb") as log:
-        _do("debootstrap", "--variant=minbase", f"--include={GUEST}", "bookworm", root, archive, stdout=log, stderr=log)
-    _unpack_kernel(kernel, root)
-    _settle(root)
-    with (FOLDER / "disk.raw").open("wb") as disk:
-        disk.truncate(8 << 30)
-    _do("mkfs.ext4", "-q", "-F", "-d", root, FOLDER / "disk.raw")
-    shutil.rmtree(root)
-    shutil.rmtree(kernel)
-    (FOLDER / "done").touch()
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
-def _unpack_kernel(folder, root):
-    """Debian's cloud kernel, unpacked and not installed; a RAM disk of busybox loads the driver of the disk and hands over."""
-    found = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], check=True, capture_output=True, text=True)
-    package = next(word for word in found.stdout.split() if word.startswith("linux-image-6"))
-    _do("apt-get", "download", "-qq", package, "busybox-static", cwd=folder)
-    for archive in folder.glob("*.deb"):
-        _do("dpkg-deb", "-x", archive, folder / "files")
-    shutil.copy(next(folder.glob("files/boot/vmlinuz-*")), FOLDER / "vmlinuz")
-    _do("cp", "-a", folder / "files/lib/modules", root / "usr/lib")
-    _do("depmod", "-b", root, package.removeprefix("linux-image-"))
-    first = folder / "first"
-    for name in ("dev", "root"):
-        (first / name).mkdir(parents=True)
-    shutil.copy(folder / "files/bin/busybox", first)
-    for driver in DRIVERS:
-        shutil.copy(next(folder.glob(f"files/lib/modules/**/{driver}.ko")), first)
-    loads = "".join(f"/busybox insmod /{driver}.ko\n" for driver in DRIVERS)
-    mounts = "/busybox mount -t devtmpfs dev /dev\n/busybox mount -t ext4 /dev/vda /root\nexec /busybox switch_root /root /sbin/init\n"
-    (first / "init").write_text(f"#!/busybox sh\n{loads}{mounts}")
-    (first / "init").chmod(0o755)
-    _do("sh", "-c", "find . | cpio -o -H newc --quiet | gzip -1 > ../../first.gz", cwd=first)
+class Machine(Guest):
+    """One guest. `start` powers it on and returns at once, `wait` when systemd has settled."""
 
-
-def _settle(root):
-    """A machine id of its own at the first boot, an address from the kernel's command line, no units that only cost time."""
-    (root / "etc/machine-id").write_text("")
-    (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
-    (root / "etc/hostname").unlink(missing_ok=True)
-    (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
-    agent = root / "etc/systemd/system/qemu-guest-agent.service.d"
-    agent.mkdir()
-    (agent / "stop.conf").write_text("[Service]\nTimeoutStopSec=2\n")  # it does not end while it is asked things
-    _do("chroot", root, "systemctl", "--quiet", "enable", "systemd-networkd", "systemd-network-generator")
-    _do("chroot", root, "systemctl", "--quiet", "mask", *UNWANTED)
-
-
-class Machine:
-    """One guest. `start` returns at once, `wait` when systemd has settled."""
-
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, number=1, *, switch=None, memory=1280, bare=False, clock=""):
+        super().__init__(folder)
+        self.number, self.memory, self.bare = number, memory, bare
+        self.name = f"vm{number}"
+        self.clock = clock  # of its hardware at power on, such as 1970-01-01T00:00:00; "" is the host's
+        self.address = f"10.77.0.{number}"
+        self.door = _free_port()
+        self._switch = switch
         self._qemu = None
+        self._boot = ""
 
     def start(self):
-        _do("qemu-img", "create", "-q", "-f", "qcow2", "-b", FOLDER / "disk.raw", "-F", "raw", self.folder / "disk.qcow2")
-        with (self.folder / "parcel.raw").open("wb") as parcel:
-            parcel.truncate(1 << 30)
-        address = "ip=10.0.2.15::10.0.2.2:255.255.255.0:vm:eth0:none"
+        made = image()
+        disk = self.folder / "disk.qcow2"
+        if not disk.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            base = made.bare if self.bare else made.node
+            _do("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", disk)
+            with (self.folder / "parcel.raw").open("wb") as parcel:
+                parcel.truncate(2 << 30)
+        network = f"ip={self.address}::{GATEWAY}:255.255.255.0:{self.name}:eth0:none ip=10.0.2.15:::255.255.255.0::eth1:none"
+        cable = f"vde,id=net,sock={self._switch}" if self._switch else "hubport,id=net,hubid=0"
+        # cache=unsafe spares the host's fdatasync alone: what the guest flushed survives SIGKILL, what it did not flush is gone.
         argv = [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-M", "q35",
-            "-accel", "tcg,tb-size=256", "-cpu", CPU, "-m", "1280",
-            "-kernel", FOLDER / "vmlinuz", "-initrd", FOLDER / "first.gz",
-            "-append", f"console=ttyS0 net.ifnames=0 systemd.hostname=vm {address}",
-            "-drive", f"if=none,id=disk,file={self.folder}/disk.qcow2,cache=unsafe", "-device", "virtio-blk-pci,drive=disk",
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-M", "q35", "-name", self.name,
+            "-accel", "tcg,tb-size=256", "-cpu", CPU, "-m", self.memory,
+            "-kernel", made.kernel, "-initrd", made.first,
+            "-append", f"console=ttyS0 net.ifnames=0 systemd.hostname={self.name} {network}",
+            *(("-rtc", f"base={self.clock}") if self.clock else ()),
+            "-drive", f"if=none,id=disk,file={disk},cache=unsafe", "-device", "virtio-blk-pci,drive=disk,serial=disk",
             "-drive", f"if=none,id=parcel,file={self.folder}/parcel.raw,format=raw,cache=unsafe",
             "-device", "virtio-blk-pci,drive=parcel,serial=parcel",
-            "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
+            "-netdev", cable, "-device", f"virtio-net-pci,id=nic,netdev=net,romfile=,mac=52:54:00:77:00:{self.number:02x}",
+            "-netdev", f"user,id=host,restrict=on,hostfwd=tcp:127.0.0.1:{self.door}-10.0.2.15:6443",
+            "-device", f"virtio-net-pci,netdev=host,romfile=,mac=52:54:00:78:00:{self.number:02x}",
             "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-            "-serial", f"file:{self.folder}/console.log",
+            "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
+            "-chardev", f"file,id=console,path={self.folder}/console.log,append=on", "-serial", "chardev:console",
         ]  # fmt: skip
         self._qemu = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL)
 
-    def stop(self):
+    def cut(self):
         """As pulling the plug."""
         if self._qemu is not None:
             self._qemu.send_signal(signal.SIGKILL)
             self._qemu.wait()
 
-    def ask(self, name, *, patience=20.0, **arguments):
-        """One question to the agent. Raises OSError if it does not answer, RuntimeError if it refuses."""
-        with socket.socket(socket.AF_UNIX) as door:
-            door.settimeout(patience)
-            door.connect(str(self.folder / "agent"))
-            stream = door.makefile("rwb")
-            stream.write(b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": 1}}\n')  # drops what an earlier question left
-            stream.flush()
-            while (byte := stream.read(1)) != b"\xff":
-                if not byte:
-                    raise OSError("the agent has closed its door")
-            stream.readline()
-            stream.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
-            stream.flush()
-            answer = json.loads(stream.readline())
-        if "error" in answer:
-            raise RuntimeError(answer["error"]["desc"])
-        return answer["return"]
-
-    def run(self, line, *, check=True, patience=300.0):
-        """A shell line as root; its output, of both kinds. Raises RuntimeError with it if the line fails."""
-        arguments = ["-k", "5", f"{patience:g}", "sh", "-c", line]
-        environment = [f"PATH={PATH}", "HOME=/root", "KUBECONFIG=/etc/edgekube/kubeconfig.yaml"]
-        pid = self.ask("guest-exec", path="/usr/bin/timeout", arg=arguments, env=environment, **{"capture-output": True})["pid"]
-        while not (state := self.ask("guest-exec-status", pid=pid))["exited"]:
-            time.sleep(0.2)
-        text = "".join(base64.b64decode(state.get(key, "")).decode(errors="replace") for key in ("out-data", "err-data")).strip()
-        if check and state.get("exitcode") != 0:
-            raise RuntimeError(f"{line}: {state.get('exitcode')}\n{text}")
-        return text
-
-    def wait(self, *, other_than="", patience=300.0):
-        """Until it has booted (another boot than `other_than`); the id of this boot."""
+    def wait(self, *, patience=400.0):
+        """Until it has booted: another boot than the last one that was waited for."""
         deadline = time.monotonic() + patience
         while True:
-            time.sleep(1)
+            time.sleep(0.5)
             try:
-                boot = self.run("cat /proc/sys/kernel/random/boot_id; systemctl is-system-running --wait >&2 || true").split()[0]
-                if boot != other_than:
-                    return boot
+                if (boot := self.boot()) != self._boot:
+                    self._boot = boot
+                    return
             except (OSError, RuntimeError, ValueError):
                 if time.monotonic() > deadline or self._qemu.poll() is not None:
                     tail = (self.folder / "console.log").read_text(errors="replace")[-2000:]
@@ -174,28 +105,81 @@ class Machine:
 
     def reboot(self):
         """In order, through systemd."""
-        before = self.run("cat /proc/sys/kernel/random/boot_id")
         self.ask("guest-exec", path="/usr/bin/systemctl", arg=["reboot"])  # no answer is waited for: the agent ends too
-        self.wait(other_than=before)
+        self.wait()
 
-    def put(self, source, target):
-        """A file or folder to the full path `target`, as a tar on the second disk."""
-        with (self.folder / "parcel.raw").open("r+b") as parcel, tarfile.open(fileobj=parcel, mode="w|") as tar:
-            tar.add(source, arcname=str(target).lstrip("/"))
-        disk = "/dev/disk/by-id/virtio-parcel"
-        self.run(f"blockdev --flushbufs {disk} && tar -xf {disk} -C / --no-same-owner && sync")
+    def link(self, plugged):
+        """Plug or pull its network cable."""
+        self.monitor("set_link", name="nic", up=plugged)
+
+    def written(self):
+        """Bytes written to its disk, and flushes of it, since it was powered on."""
+        stats = next(disk["stats"] for disk in self.monitor("query-blockstats") if disk.get("device") == "disk")
+        return stats["wr_bytes"], stats["flush_operations"]
+
+    def cpu(self):
+        """Seconds of this host's CPU it has cost since it was powered on."""
+        fields = Path(f"/proc/{self._qemu.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def monitor(self, name, **arguments):
+        """One command to QEMU itself."""
+        with socket.socket(socket.AF_UNIX) as door:
+            door.connect(str(self.folder / "qmp"))
+            stream = door.makefile("rw")
+            stream.readline()
+            for command, words in (("qmp_capabilities", {}), (name, arguments)):
+                stream.write(json.dumps({"execute": command, "arguments": words}) + "\n")
+                stream.flush()
+                while not (answer := json.loads(stream.readline())).keys() & {"return", "error"}:
+                    pass  # events come in between
+        return answer["return"]
 
 
 @contextlib.contextmanager
-def machine(folder: Path) -> Iterator[Machine]:
-    """A booted guest with its disk in `folder`; both are gone afterwards."""
+def lab(folder: Path, count: int, **options) -> Iterator[Sequence[Machine]]:
+    """Booted guests on one Ethernet, with their disks in `folder`; all gone afterwards. The path of `folder` is short (sockets)."""
     image()
-    made = Machine(folder)
+    switch = folder / "switch"
+    ethernet = subprocess.Popen(["vde_switch", "-s", str(switch), "-m", "600"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    machines = [Machine(folder / f"vm{number}", number, switch=switch, **options) for number in range(1, count + 1)]
+    try:
+        while not (switch / "ctl").exists():
+            assert ethernet.poll() is None, "vde_switch has ended"
+            time.sleep(0.05)
+        for one in machines:
+            one.start()
+        for one in machines:
+            one.wait()
+        yield machines
+    finally:
+        for one in machines:
+            one.cut()
+            shutil.copy(one.folder / "console.log", folder / f"{one.name}.log")
+            shutil.rmtree(one.folder)
+        ethernet.kill()
+        ethernet.wait()
+
+
+@contextlib.contextmanager
+def machine(folder: Path, **options) -> Iterator[Machine]:
+    """One booted guest, alone."""
+    made = Machine(folder / "vm1", **options)
     made.start()
     try:
         made.wait()
         yield made
     finally:
-        made.stop()
-        for name in ("disk.qcow2", "parcel.raw"):
-            (folder / name).unlink(missing_ok=True)
+        made.cut()
+        shutil.rmtree(made.folder)
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder for a lab; kept if EDGEKUBE_VM_KEEP is set, for a look at the consoles."""
+    name = tempfile.mkdtemp(prefix="ekvm")
+    try:
+        yield Path(name)
+    finally:
+        if not os.environ.get("EDGEKUBE_VM_KEEP"):
+            shutil.rmtree(name)

@@ -1,43 +1,29 @@
-"""edgekube as a systemd service on a machine with cgroup v2: start, limits, restarts, reboot, removal.
-
-Takes some minutes, so it runs only when asked for: `tests/run.sh --vm`, or EDGEKUBE_VM=1.
-"""
+"""edgekube as a systemd service on a machine with cgroup v2: start, limits, restarts, a stuck process, shutdown, reboot, removal."""
 
 import json
-import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.kit.requires import needs
-from tests.vm.installed import eventually, install
-from tests.vm.lab import machine
+from tests.kit.requires import kubectl
+from tests.vm.lab import lab, short_folder
+from tests.vm.product import IMAGE, Site, eventually
 
-pytestmark = [
-    needs("root", "qemu", "kubectl", "busybox"),
-    pytest.mark.skipif(os.environ.get("EDGEKUBE_VM") != "1", reason="NOT TESTED HERE: takes minutes; run tests/run.sh --vm"),
-    pytest.mark.timeout(1800),
-]
-
-WEB = {"name": "web", "image": "docker.io/library/busybox:test", "imagePullPolicy": "Never",
+WEB = {"name": "web", "image": IMAGE, "imagePullPolicy": "Never",
        "command": ["sh", "-c", "trap 'exit 0' TERM; hostname > /www/index.html; httpd -f -p 8080 -h /www & wait"],
        "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
        "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "32Mi"}}}  # fmt: skip
 HOG = {"name": "hog", "image": WEB["image"], "imagePullPolicy": "Never", "command": ["sh", "-c", "sleep 1; tail -c 100m /dev/zero"],
        "resources": {"limits": {"cpu": "100m", "memory": "16Mi"}}}  # fmt: skip
-OBJECTS = {
-    "apiVersion": "v1",
-    "kind": "List",
-    "items": [
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
-         "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
-                  "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [WEB]}}}},
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-         "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}]}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hog"}, "spec": {"restartPolicy": "Never", "containers": [HOG]}},
-    ],
-}  # fmt: skip
+OBJECTS = (
+    {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+     "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+              "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [WEB]}}}},
+    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+     "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}]}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hog"}, "spec": {"restartPolicy": "Never", "containers": [HOG]}},
+)  # fmt: skip
 LEFT = """
 ps -eo args --no-headers | grep -E 'edgekube|conmon|podman' | grep -v -e 'sh -c' -e grep ; ip -br link | grep ek ; ip -4 -br addr show lo | grep 10[.]4
 nft list tables ; grep -E 'edgekube|libpod' /proc/self/mountinfo ; ls -d /sys/fs/cgroup/kubepods /sys/fs/cgroup/edgekube 2>/dev/null
@@ -48,14 +34,13 @@ systemctl list-unit-files --no-legend '*edgekube*' ; ls -d /var/log/pods /var/lo
 @pytest.fixture(scope="module")
 def vm():
     """A machine on which edgekube is installed and started, with its objects applied."""
-    with tempfile.TemporaryDirectory(prefix="ekvm") as name, machine(Path(name)) as made:
-        install(made, Path(name))
-        (Path(name) / "objects.json").write_text(json.dumps(OBJECTS))
-        made.put(Path(name) / "objects.json", "/root/objects.json")
-        made.run("systemctl enable -q --now edgekube")
-        made.run("edgekube images import /root/busybox.tar; kubectl apply -f /root/objects.json")
-        made.run("kubectl rollout status deployment/web --timeout=200s")
-        yield made
+    with short_folder() as folder, lab(folder, 1) as machines:
+        site = Site(folder, machines)
+        site.server.put(Path(shutil.which(kubectl())).resolve(), "/usr/local/bin/kubectl")
+        site.install_server()
+        site.apply(*OBJECTS)
+        site.kubectl("rollout", "status", "deployment/web", "--timeout=200s", patience=300)
+        yield site.server
 
 
 def containers(vm):
@@ -99,6 +84,37 @@ def test_pods_outlive_the_process(vm, line):
     eventually(lambda: "pods adopted" in vm.run("journalctl -u edgekube _PID=$(systemctl show -p MainPID --value edgekube)"))
     assert containers(vm) == before
     eventually(lambda: answers(vm))
+
+
+def test_a_process_that_is_stuck_is_started_anew_and_pods_do_not_notice(vm):
+    before = containers(vm)
+    main = vm.run("systemctl show -p MainPID --value edgekube")
+    vm.run(f"kill -STOP {main}")  # as an event loop that does not come round
+    eventually(lambda: vm.run("systemctl show -p MainPID --value edgekube") not in ("0", main))
+    assert "watchdog" in vm.run("journalctl -u edgekube --no-pager").lower()
+    vm.run("edgekube status --quiet --wait 120")
+    assert containers(vm) == before
+
+
+def test_at_shutdown_pods_end_in_order_and_a_restart_of_the_service_ends_none(vm):
+    vm.write("/root/order.json", json.dumps({"apiVersion": "v1", "kind": "List", "items": [ending("plain"), ending("vital", "system-node-critical")]}))
+    vm.run("kubectl apply -f /root/order.json; kubectl wait --for=condition=Ready pod/plain -n kube-system --timeout=120s; "
+           "kubectl wait --for=condition=Ready pod/vital -n kube-system --timeout=120s; systemctl restart edgekube; edgekube status --quiet --wait 120")  # fmt: skip
+    assert vm.run("cat /var/tmp/ended", check=False).startswith("cat:"), "a restart is no end"
+    vm.reboot()
+    assert vm.run("cut -d' ' -f1 /var/tmp/ended").split() == ["plain", "vital"]
+    vm.run("edgekube status --quiet --wait 120")
+    vm.run("kubectl delete -f /root/order.json; rm -f /var/tmp/ended /root/order.json")
+
+
+def ending(name, priority=""):
+    """A pod that notes on the host when it is told to end, and takes two seconds to."""
+    on_term = f"trap 'sleep 2; echo {name} $(date +%s.%N) >> /host/ended; sync; exit 0' TERM; while :; do sleep 1; done"
+    container = {"name": "c", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", on_term],
+                 "volumeMounts": [{"name": "host", "mountPath": "/host"}]}  # fmt: skip
+    spec = {"containers": [container], "volumes": [{"name": "host", "hostPath": {"path": "/var/tmp"}}], "terminationGracePeriodSeconds": 10}
+    metadata = {"name": name, "namespace": "kube-system"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, **({"priorityClassName": priority} if priority else {})}}
 
 
 def test_a_reboot_is_quick_and_brings_the_pods_back(vm):

@@ -49,6 +49,7 @@ class Image:
     revision: int
     durable: int
     records: Sequence[Record]  # in no order
+    format: int = 0  # of a database that was read without being migrated; 0: that of this program
 
 
 class StoreError(Exception):

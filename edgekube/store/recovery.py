@@ -21,9 +21,9 @@ from pathlib import Path
 import aiosqlite
 
 from edgekube.lib.files import sync_folder
-from edgekube.store import salvage
+from edgekube.store import migrations, salvage
 from edgekube.store.protocol import StoreDamaged
-from edgekube.store.slotlog import APPLICATION_ID, SCHEMA_VERSION, Content, SlotLog, run_in_thread
+from edgekube.store.slotlog import APPLICATION_ID, Content, SlotLog, run_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,8 @@ def refuse_foreign(path: Path) -> None:
             raise StoreDamaged(f"{path} is not a database; it was left as it is")
     elif len(start) == _HEADER.size and not Path(f"{path}-wal").exists():  # with a WAL the header may be older than the database
         cookie, version, identity = _HEADER.unpack(start)
-        if identity == APPLICATION_ID and version > SCHEMA_VERSION:
-            raise StoreDamaged(f"{path} was written by a newer edgekube (format {version}, this one knows {SCHEMA_VERSION})")
+        if identity == APPLICATION_ID and version > migrations.newest():
+            raise StoreDamaged(f"{path} was written by a newer edgekube (format {version}, this one knows {migrations.newest()})")
         if identity != APPLICATION_ID and (identity or cookie) and not salvage.read(path).rows:
             raise StoreDamaged(f"{path} is not a database of edgekube; it was left as it is")
 
@@ -145,7 +145,7 @@ def _salvage(aside: Path, path: Path, history: int, why: str = "an earlier recov
     fresh = Path(f"{path}.salvaged")
     slots = SlotLog(fresh, history)
     with contextlib.closing(sqlite3.connect(fresh)) as connection:
-        slots.open(connection)
+        slots.open(connection, upto=_format(source))
         ceiling = max(_number(found.meta.get("ceiling")), rows[-1].revision + _LOST_REVISIONS)
         # every bucket lists again: versions in between may be missing
         volatile = " ".join(sorted({row.key[: row.key.find("/")] for row in rows}))
@@ -156,6 +156,16 @@ def _salvage(aside: Path, path: Path, history: int, why: str = "an earlier recov
         Path(f"{fresh}{companion}").unlink(missing_ok=True)
     sync_folder(path.parent)
     log.warning("database recovered", extra={"why": why, "rows": len(rows), "source": str(source), "damaged_file": str(aside)})
+
+
+def _format(path: Path) -> int:
+    """Of rows that were salvaged: what the file says of itself, if that can be believed; the next open takes them on from there."""
+    with path.open("rb") as file:
+        start = file.read(_HEADER.size)
+    if len(start) < _HEADER.size or not start.startswith(_MAGIC):
+        return migrations.newest()
+    _, version, identity = _HEADER.unpack(start)
+    return int(version) if identity == APPLICATION_ID and 0 < version <= migrations.newest() else migrations.newest()
 
 
 def _copies(path: Path) -> Sequence[Path]:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from edgekube.lib import failpoint
+from edgekube.store import migrations
 from edgekube.store.protocol import StoreDamaged
 
 T = TypeVar("T")
 APPLICATION_ID = 0x656B7562  # "ekub"
-SCHEMA_VERSION = 1
+FIRST_FORMAT = 1  # what a new database begins with; migrations take it from there
 PAGE_SIZE = 4096
 _SMALL = 200  # shorter values are not worth deflating
 _PRAGMAS = (
@@ -74,9 +75,11 @@ class SlotLog:
         self._next = 1
         self._suspect = False  # a commit failed: what the disk has is not known
         self._newest = 0
+        self.format = 0  # of the database, once it is open
 
-    def open(self, connection: sqlite3.Connection) -> None:
-        """Prepare `connection`. Raises StoreDamaged if it is foreign, newer or in use, sqlite3.DatabaseError if it is broken."""
+    def open(self, connection: sqlite3.Connection, *, upto: int | None = None) -> None:
+        """Prepare `connection` and bring it to the format of this program (`upto`: to another one; 0: leave it as it is). Raises
+        StoreDamaged if it is foreign, newer or in use, sqlite3.DatabaseError if it is broken."""
         self._connection = connection
         connection.isolation_level = None
         try:
@@ -88,9 +91,14 @@ class SlotLog:
             if "locked" in str(error) or "busy" in str(error):
                 raise StoreDamaged(f"{self.path} is in use by another process") from error
             raise
-        self._check_identity(connection, tables)
+        self.format = self._check_identity(connection, tables)
+        wanted = migrations.newest() if upto is None else upto
+        if self.format < wanted:
+            migrations.migrate(connection, self.format, upto=wanted)
+            self.format = wanted
 
-    def _check_identity(self, connection: sqlite3.Connection, tables: int) -> None:
+    def _check_identity(self, connection: sqlite3.Connection, tables: int) -> int:
+        """The format of the database, which is made if there is none."""
         identity = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if tables == 0 and identity == 0:
@@ -98,12 +106,14 @@ class SlotLog:
             for statement in _SCHEMA:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {FIRST_FORMAT}")
             connection.execute("COMMIT")
-        elif identity != APPLICATION_ID:
+            return FIRST_FORMAT
+        if identity != APPLICATION_ID:
             raise StoreDamaged(f"{self.path} is not a database of edgekube; it was left as it is")
-        elif version > SCHEMA_VERSION:
-            raise StoreDamaged(f"{self.path} was written by a newer edgekube (format {version}, this one knows {SCHEMA_VERSION})")
+        if version > migrations.newest():
+            raise StoreDamaged(f"{self.path} was written by a newer edgekube (format {version}, this one knows {migrations.newest()})")
+        return int(version)
 
     def check(self) -> bool:
         """SQLite's own quick check."""

@@ -23,12 +23,13 @@ def bumped(revision: int, *, elapsed: float) -> int:
     return revision + BUMP + int(max(0.0, elapsed) * _PER_SECOND)
 
 
-def build(path: Path, rows: Iterable[Row], *, revision: int) -> int:
-    """Make a database at `path`, complete and closed, from rows in order of revisions; its life begins after `revision`. How many rows."""
+def build(path: Path, rows: Iterable[Row], *, revision: int, database: int) -> int:
+    """Make a database of format `database` at `path`, complete and closed, from rows in order of revisions; its life begins after
+    `revision`. How many rows."""
     slots, count, waiting = SlotLog(path, 0), 0, list[Row]()
     buckets: set[str] = set()
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        slots.open(connection)
+        slots.open(connection, upto=database)
         for row in rows:
             buckets.add(row.key.partition("/")[0])
             waiting.append(row)
@@ -46,7 +47,7 @@ def raise_revision(path: Path, *, elapsed: float) -> None:
     """The same for a copy of a database: another life has gone on from it in the meantime. Raises StoreDamaged, sqlite3.Error."""
     slots = SlotLog(path, 0)
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        slots.open(connection)
+        slots.open(connection, upto=0)
         content = slots.load()
         if not content.rows:
             raise StoreDamaged(f"{path} holds nothing")

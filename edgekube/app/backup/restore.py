@@ -19,11 +19,12 @@ from edgekube.config import NODE_NAME_FILE, Settings, shared
 from edgekube.lib import archive
 from edgekube.lib.clock import parse_rfc3339
 from edgekube.lib.files import write_atomic
-from edgekube.store import transplant
-from edgekube.store.slotlog import SCHEMA_VERSION, Row
+from edgekube.store import migrations, transplant
+from edgekube.store.slotlog import Row
 
 ASIDE = ".before-restore-"
 _FORMAT = 1
+_NEEDED = (("database", int), ("revision", int), ("objects", int), ("node", str), ("created", str))
 
 
 class Refused(Exception):
@@ -51,7 +52,7 @@ def restore(paths: Paths, settings: Settings, file: Path, *, passphrase: bytes |
         header = _checked(archive.verify(file))
         paths.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         staged = exchange.stage(paths.data)
-        objects = _unpack(archive.read(file, passphrase), staged, _first_revision(header, now))
+        objects = _unpack(archive.read(file, passphrase), staged, _first_revision(header, now), header["database"])
         if objects != header["objects"] or not (staged / "pki" / "ca.pem").exists():
             raise archive.Damaged("it is not complete")
     except (archive.Damaged, archive.WrongPassphrase) as error:
@@ -68,9 +69,9 @@ def restore(paths: Paths, settings: Settings, file: Path, *, passphrase: bytes |
 
 
 def _checked(header: dict[str, Any]) -> dict[str, Any]:
-    if header.get("format", 0) > _FORMAT or header.get("database", 0) > SCHEMA_VERSION:
+    if header.get("format", 0) > _FORMAT or header.get("database", 0) > migrations.newest():
         raise archive.Damaged(f"it was made by a newer edgekube ({header.get('edgekube', 'unknown')})")
-    if not all(isinstance(header.get(name), kind) for name, kind in (("revision", int), ("objects", int), ("node", str), ("created", str))):
+    if not all(isinstance(header.get(name), kind) for name, kind in _NEEDED):
         raise archive.Damaged("its header is not complete")
     return header
 
@@ -83,10 +84,10 @@ def _first_revision(header: dict[str, Any], now: datetime) -> int:
     return transplant.bumped(header["revision"], elapsed=elapsed)
 
 
-def _unpack(stream: Iterator[bytes], staged: Path, revision: int) -> int:
+def _unpack(stream: Iterator[bytes], staged: Path, revision: int, database: int) -> int:
     """Files and database below `staged`; the number of rows."""
-    database = staged / "db" / "state.db"
-    database.parent.mkdir(mode=0o700)
+    path = staged / "db" / "state.db"
+    path.parent.mkdir(mode=0o700)
 
     def rows() -> Iterator[Row]:
         for entry in content.unpack(stream):
@@ -95,7 +96,7 @@ def _unpack(stream: Iterator[bytes], staged: Path, revision: int) -> int:
             else:
                 yield Row(entry.revision, entry.key, entry.create_revision, False, entry.value)
 
-    return transplant.build(database, rows(), revision=revision)
+    return transplant.build(path, rows(), revision=revision, database=database)
 
 
 def _write(path: Path, file: File) -> None:

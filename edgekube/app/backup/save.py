@@ -23,8 +23,9 @@ from edgekube.config import Settings, shared
 from edgekube.lib import archive
 from edgekube.lib.clock import rfc3339
 from edgekube.lib.where import authority_of
+from edgekube.store import migrations
 from edgekube.store.protocol import Image, Record, StoreDamaged
-from edgekube.store.slotlog import SCHEMA_VERSION, SlotLog
+from edgekube.store.slotlog import SlotLog
 
 FORMAT = 1
 
@@ -57,7 +58,7 @@ def _header(paths: Paths, settings: Settings, image: Image, files: Sequence[File
     ca = (paths.pki / "ca.crt").read_text()
     return {
         "format": FORMAT,
-        "database": SCHEMA_VERSION,
+        "database": image.format or migrations.newest(),
         "edgekube": __version__,
         "created": rfc3339(now),
         "node": settings.node_name,
@@ -84,7 +85,7 @@ def image_of(database: Path) -> Image:
     slots = SlotLog(database, 0)
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=1.0)) as connection:
-            slots.open(connection)
+            slots.open(connection, upto=0)
             if not slots.check():
                 raise StoreDamaged(f"{database} is damaged: start the server, which recovers what can be read")
             content = slots.load()
@@ -97,4 +98,4 @@ def image_of(database: Path) -> Image:
         else:
             newest[row.key] = Record(row.key, row.value, row.revision, row.create_revision, None)
     revision = content.rows[-1].revision if content.rows else 0
-    return Image(revision, revision, list(newest.values()))
+    return Image(revision, revision, list(newest.values()), slots.format)

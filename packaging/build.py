@@ -56,9 +56,20 @@ def build(output: Path, work: Path, *, python: str, level: int, clean: bool) -> 
     glibc = freeze.floor(folder)
     say(f"frozen; needs glibc 2.{glibc}")
     payload.compile_launcher(work / "launcher")
-    target = output / f"edgekube-{version()}-linux-{ARCHITECTURES[platform.machine()]}"
+    target = output / name()
     interpreter = freeze.interpreter(folder)
     payload.pack(folder, work / "launcher", target, version=version(), interpreter=interpreter, glibc_minor=glibc, level=level)
+    bill(target, work, environment)
+    say(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return target
+
+
+def name() -> str:
+    return f"edgekube-{version()}-linux-{ARCHITECTURES[platform.machine()]}"
+
+
+def bill(target: Path, work: Path, environment: Path) -> None:
+    """The bill of materials and the sums, of what was frozen last in `work`."""
     sbom.write(
         target.with_name(target.name + ".cdx.json"),
         binary=target,
@@ -68,9 +79,7 @@ def build(output: Path, work: Path, *, python: str, level: int, clean: bool) -> 
         locks=[freeze.HERE / name for name in freeze.LOCKS],
         epoch=int(freeze.EPOCH),
     )
-    sbom.write_sums(output)
-    say(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
-    return target
+    sbom.write_sums(target.parent)
 
 
 def main() -> None:
@@ -81,6 +90,7 @@ def main() -> None:
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES.values()), help="architecture (default: this machine's)")
     parser.add_argument("--quick", action="store_true", help="compress less")
     parser.add_argument("--clean", action="store_true", help="make the environment anew")
+    parser.add_argument("--only-bill", action="store_true", help=argparse.SUPPRESS)  # after compressing outside (foreign.py)
     parser.add_argument("--pack", nargs=2, type=Path, metavar=("FOLDER", "OUT"), help="only pack FOLDER")
     arguments = parser.parse_args()
     if arguments.pack:
@@ -90,11 +100,14 @@ def main() -> None:
             payload.compile_launcher(launcher)
             payload.pack(folder, launcher, target, version="0", level=payload.QUICK)
         return
-    if arguments.arch not in (None, ARCHITECTURES[platform.machine()]):
-        flags = [flag for flag in ("--quick", "--clean") if getattr(arguments, flag[2:])]
-        foreign.build(arguments.arch, ROOT, arguments.output.resolve(), arguments.work.resolve(), *flags)
-        return
     level = payload.QUICK if arguments.quick else payload.BEST
+    if arguments.arch not in (None, ARCHITECTURES[platform.machine()]):
+        flags = ["--clean"] if arguments.clean else []
+        foreign.build(arguments.arch, ROOT, arguments.output.resolve(), arguments.work.resolve(), *flags, level=level)
+        return
+    if arguments.only_bill:
+        bill(arguments.output / name(), arguments.work, freeze.environment(arguments.work, arguments.python))
+        return
     build(arguments.output.resolve(), arguments.work.resolve(), python=arguments.python, level=level, clean=arguments.clean)
 
 

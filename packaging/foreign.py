@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import payload
+
 SUITE = "bookworm"
 PACKAGES = "python3 python3-venv libpython3.11 binutils gcc libc6-dev libzstd-dev zstd ca-certificates"
 _QEMU = {"arm64": "qemu-aarch64-static", "amd64": "qemu-x86_64-static"}
@@ -32,19 +34,23 @@ exec chroot "$ROOT" "$@"
 """
 
 
-def build(arch: str, source: Path, output: Path, work: Path, *flags: str) -> None:
-    """Writes the binary of `arch` into `output`, and runs its `version` once."""
+def build(arch: str, source: Path, output: Path, work: Path, *flags: str, level: int) -> None:
+    """Writes the binary of `arch` into `output`, and lets it say its version and whether it is whole."""
     qemu = shutil.which(_QEMU[arch])
     if os.geteuid() != 0 or qemu is None or shutil.which("debootstrap") is None:
         raise SystemExit(f"build: building for {arch} here needs root and: apt-get install debootstrap qemu-user-static")
     root = work / f"debian-{arch}"
     output.mkdir(parents=True, exist_ok=True)
+    build_there = ("/usr/bin/python3", "/source/packaging/build.py", "--output=/output", "--work=/work")
     with _runnable(arch, qemu):
         _debian(arch, root)
-        _run(root, source, output, "/usr/bin/python3", "/source/packaging/build.py", "--output=/output", "--work=/work", *flags)
-        newest = max(output.glob(f"edgekube-*-linux-{arch}"), key=lambda path: path.stat().st_mtime)
-        _run(root, source, output, f"/output/{newest.name}", "version")
-        _run(root, source, output, f"/output/{newest.name}", "check", "--self")
+        _run(root, source, output, *build_there, "--quick", *flags)
+        binary = max((path for path in output.glob(f"edgekube-*-linux-{arch}")), key=lambda path: path.stat().st_mtime)
+        if level != payload.QUICK:
+            payload.compress_again(binary, level)
+            _run(root, source, output, *build_there, "--only-bill")
+        _run(root, source, output, f"/output/{binary.name}", "version")
+        _run(root, source, output, f"/output/{binary.name}", "check", "--self")
 
 
 @contextlib.contextmanager

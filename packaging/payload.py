@@ -34,22 +34,24 @@ def pack(
     (folder / MANIFEST).write_bytes(manifest)
     records = b"".join(_records(folder)) + _RECORD.pack(0, 0, 0)
     payload = _compress(records, level)
-    front = launcher.read_bytes()
     unpacked = sum(path.stat().st_size for path in _entries(folder) if path.is_file() and not path.is_symlink())
-    footer = _FOOTER.pack(
-        len(front),
-        len(payload),
-        unpacked,
-        hashlib.sha256(payload).digest(),
-        hashlib.sha256(manifest).digest(),
-        interpreter.encode(),
-        glibc_minor,
-        0,
-        version.encode(),
-        _MAGIC,
-    )
+    about = (unpacked, hashlib.sha256(manifest).digest(), interpreter.encode(), glibc_minor, 0, version.encode(), _MAGIC)
+    _write(output, launcher.read_bytes(), payload, about)
+
+
+def compress_again(binary: Path, level: int = BEST) -> None:
+    """The same with more effort: what is built under emulation is compressed outside it."""
+    data = binary.read_bytes()
+    start, length, unpacked, _, *about = _FOOTER.unpack(data[-_FOOTER.size :])
+    records = subprocess.run(["zstd", "-d", "-c", "-q"], input=data[start : start + length], check=True, capture_output=True).stdout
+    _write(binary, data[:start], _compress(records, level), (unpacked, *about))
+
+
+def _write(output: Path, launcher: bytes, payload: bytes, about: Sequence[object]) -> None:
+    unpacked, *others = about
+    footer = _FOOTER.pack(len(launcher), len(payload), unpacked, hashlib.sha256(payload).digest(), *others)
     fresh = output.with_name(output.name + ".new")
-    fresh.write_bytes(front + payload + footer)
+    fresh.write_bytes(launcher + payload + footer)
     fresh.chmod(0o755)
     fresh.rename(output)
 

@@ -16,6 +16,7 @@ import argparse
 import platform
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -113,4 +114,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was set up on the machine is taken away
     main()

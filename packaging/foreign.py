@@ -60,9 +60,9 @@ def _runnable(arch: str, qemu: str) -> Iterator[None]:
     if not mounted:
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)], check=True)
     entry = _BINFMT / f"edgekube-build-{arch}"
-    present = entry.exists() or (_BINFMT / _QEMU[arch].removesuffix("-static")).exists()
+    present = (_BINFMT / _QEMU[arch].removesuffix("-static")).exists()
     try:
-        if not present:
+        if not present and not entry.exists():  # one of ours may have been left by a build that was killed
             magic, mask = ("".join(f"\\x{byte:02x}" for byte in part) for part in _ELF[arch])
             (_BINFMT / "register").write_text(f":{entry.name}:M::{magic}:{mask}:{qemu}:F")
         yield

@@ -115,7 +115,6 @@ async def _until_stopped(settings: Settings, run: Run, *, node: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    feed_watchdog(loop, watchdog_seconds(os.environ, os.getpid()))
     await run(settings, stop, _announce)
     notify("STOPPING=1")
     if node:
@@ -131,6 +130,8 @@ def _announce() -> None:
     gc.set_threshold(*_COLLECT)
     gc.enable()
     notify("READY=1")
+    # Not before: the first sign of life starts systemd's clock, and starting may hold the loop for long on a slow machine.
+    feed_watchdog(asyncio.get_running_loop(), watchdog_seconds(os.environ, os.getpid()))
     logs.say(logging.INFO, "edgekube is ready")
 
 

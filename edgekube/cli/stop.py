@@ -6,7 +6,6 @@ import signal
 import subprocess
 from argparse import ArgumentParser, Namespace
 
-from edgekube.app.shutdown import end_pods_with_machine
 from edgekube.cli.main import Failure
 from edgekube.config import Settings
 from edgekube.lib import log as logs
@@ -24,6 +23,8 @@ def arguments(parser: ArgumentParser) -> None:
 def main(settings: Settings, arguments: Namespace) -> int:
     """Stop it and wait until it is gone."""
     if getattr(arguments, "end_pods", False):
+        from edgekube.app.shutdown import end_pods_with_machine
+
         logs.set_up(settings.log_level)
         end_pods_with_machine(settings)
         return 0

@@ -216,7 +216,7 @@ def _kubelet_config(host: Host) -> KubeletConfig:
         eviction_memory=quantity.value(settings.eviction_hard_memory),
         static_pods=Path(settings.static_pod_path) if settings.static_pod_path else None,
         image_gc=Thresholds(
-            high=settings.image_gc_high_threshold,
+            high=100 if settings.container_runtime_socket else settings.image_gc_high_threshold,  # another podman's images are not ours
             low=settings.image_gc_low_threshold,
             minimum_age=settings.minimum_image_ttl_seconds,
         ),
@@ -268,7 +268,8 @@ def _folder(host: Host, runtime: _Runtime, kubelet: KubeletComponent) -> ImageFo
         client=host.client,
         clock=host.clock,
         node_name=host.node_name,
-        loaded=kubelet.images_changed,
+        store=runtime.config.storage / "overlay-images",
+        changed=kubelet.images_changed,
     )
 
 

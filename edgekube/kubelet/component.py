@@ -236,8 +236,10 @@ class KubeletComponent:
 
     def images_changed(self) -> None:
         """Pods may have waited for what is there now."""
-        self._agent.kick()
-        self.recheck()
+        for worker in self._workers.values():
+            status = self._node.reporter.current(worker.uid)
+            if status is not None and podspec.waits_for_image(status):
+                worker.image_came()
 
     def _prepare_host(self) -> None:
         self._config.pods_dir.mkdir(parents=True, exist_ok=True)

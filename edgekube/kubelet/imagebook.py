@@ -23,13 +23,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A file of the folder that was looked at. `stamp` changes with the file; without `ids` it could not be used (`problem`)."""
+    """A file of the folder that was looked at. `stamp` changes with the file."""
 
     stamp: Sequence[int]
     sha256: str
     ids: Sequence[str] = ()
     names: Sequence[str] = ()
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +60,10 @@ class Book:
         return replace(self, files=files if taken is None else files | {name: taken})
 
 
+class BookDamaged(Exception):
+    """The record can not be read: what is pinned is not known."""
+
+
 class ImageBook:
     """The file. Blocks: use it in a thread."""
 
@@ -69,15 +72,20 @@ class ImageBook:
 
     def read(self) -> Book:
         try:
+            return self.read_whole()
+        except BookDamaged as error:
+            log.warning("record of images not readable: it starts anew", extra={"path": str(self._path), "error": str(error)})
+            return Book()
+
+    def read_whole(self) -> Book:
+        """For who would remove what is not in it. Raises BookDamaged."""
+        try:
             found = orjson.loads(self._path.read_bytes())
             return Book(frozenset(map(str, found["pinned"])), {name: Taken(**entry) for name, entry in found["files"].items()})
         except FileNotFoundError:
             return Book()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning(
-                "record of images not readable: none counts as pinned until it is", extra={"path": str(self._path), "error": str(error)}
-            )
-            return Book()
+            raise BookDamaged(f"{self._path} is not readable: {error}") from error
 
     def change(self, how: Callable[[Book], Book]) -> Book:
         """Write what `how` makes of it; returns that. Writes nothing if it is the same."""

@@ -2,7 +2,7 @@
 
     start, change -> files gone: their images are no longer pinned, and kept
                   -> files whose size, time and inode are known, and whose images are here: nothing is read
-                  -> else hashed; content that is known: noted only; new content: loaded, pinned, pods that wait for it are woken
+                  -> else hashed; content that is known: noted only; new content: loaded, pinned, pods that wait for images are woken
 
 Reads <data-dir>/images; writes the record (imagebook.py), Events about the Node. A file that somebody still writes to is left until it is
 closed; one that can not be used is told once, and tried again when it changes or at the next start. Costs nothing while no file changes.
@@ -21,24 +21,35 @@ from edgekube.kubelet.runtime.archive import SUFFIXES
 from edgekube.kubelet.runtime.protocol import Runtime, RuntimeDown, RuntimeFailure
 from edgekube.lib.clock import Clock
 from edgekube.lib.files import still_written
-from edgekube.lib.inotify import FILES, ITSELF, FolderWatch
+from edgekube.lib.inotify import FILES, ITSELF, MOVED_TO, FolderWatch
 
 log = logging.getLogger(__name__)
 
 LOOK = 60.0  # where there is no inotify
 RETRY = 2.0
+SETTLE = 0.2
 _CHUNK = 1 << 20
 
 
 class ImageFolder:
-    """Component; `loaded` is called after each file whose images are new."""
+    """Component; `changed` is called when images have come, by whatever way: the runtime's own `store` is watched for that."""
 
     name = "images-folder"
 
     def __init__(
-        self, *, folder: Path, book: ImageBook, runtime: Runtime, client: Client, clock: Clock, node_name: str, loaded: Callable[[], None]
+        self,
+        *,
+        folder: Path,
+        store: Path,
+        book: ImageBook,
+        runtime: Runtime,
+        client: Client,
+        clock: Clock,
+        node_name: str,
+        changed: Callable[[], None],
     ) -> None:
-        self._folder, self._book, self._runtime, self._node_name, self._loaded = folder, book, runtime, node_name, loaded
+        self._folder, self._store, self._changed = folder, store, changed
+        self._book, self._runtime, self._node_name = book, runtime, node_name
         self._recorder = Recorder(client=client, component="kubelet", clock=clock, host=node_name)
         self._broken: dict[str, Sequence[int]] = {}  # files that could not be used, as they were then
         self._unsure: dict[str, Sequence[int]] = {}
@@ -47,12 +58,24 @@ class ImageFolder:
         ready.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(), name="images-folder/events")
+            group.create_task(self._watch_store(), name="images-folder/store")
             while True:
                 try:
                     await self._follow()
                 except (OSError, RuntimeDown) as error:
                     log.debug("images folder not looked through yet", extra={"path": str(self._folder), "error": str(error)})
                 await asyncio.sleep(RETRY)
+
+    async def _watch_store(self) -> None:
+        """Images also come by commands (`edgekube images import`) and by pulls of other pods."""
+        while True:
+            await asyncio.to_thread(self._store.mkdir, mode=0o700, parents=True, exist_ok=True)
+            with FolderWatch(self._store, MOVED_TO | ITSELF) as watch:
+                while await asyncio.to_thread(self._store.is_dir):
+                    await watch.wait(None if watch.works else LOOK)
+                    await watch.quiet(SETTLE, at_most=RETRY)
+                    self._changed()
+            await asyncio.sleep(RETRY)
 
     async def _follow(self) -> None:
         """Until the folder is gone."""
@@ -110,7 +133,7 @@ class ImageFolder:
             self._refused(name, stamp, str(error))
             return book
         book = await asyncio.to_thread(self._book.change, _with(name, Taken(stamp, digest, ids, list(names))))
-        self._loaded()
+        self._changed()
         return book
 
     def _refused(self, name: str, stamp: Sequence[int], why: str) -> None:

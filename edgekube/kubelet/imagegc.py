@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from edgekube.kubelet.imagebook import Book, ImageBook
+from edgekube.kubelet.imagebook import Book, BookDamaged, ImageBook
 from edgekube.kubelet.machine import Disk
 from edgekube.kubelet.runtime.names import expand
 from edgekube.kubelet.runtime.protocol import ImageInfo, Runtime, RuntimeFailure
@@ -113,7 +113,7 @@ class ImageCollector:
             wanted = EVERYTHING if pressure else wanted_bytes(disk, self._thresholds)
             try:
                 freed = await self._free(wanted)
-            except RuntimeFailure as error:
+            except (RuntimeFailure, BookDamaged) as error:
                 self._trouble(str(error))
                 return 0
             if pressure or freed >= wanted:
@@ -136,7 +136,7 @@ class ImageCollector:
 
     async def _free(self, wanted: int) -> int:
         images = await self._runtime.images()
-        book = await asyncio.to_thread(self._book.read)
+        book = await asyncio.to_thread(self._book.read_whole)
         in_use = {info.image_id for info in await self._runtime.containers()}
         needed = {*in_use, *self._whole(), *self._needed()}
         now = self._clock.monotonic()

@@ -57,6 +57,13 @@ def images(pod: Obj) -> Iterator[str]:
     return (c["image"] for c in every_container(pod) if c.get("image"))
 
 
+def waits_for_image(status: Mapping[str, Any]) -> bool:
+    """Whether a container of the pod can not start for want of its image."""
+    groups = (status.get(name) or () for name in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"))
+    waiting = ((one.get("state") or {}).get("waiting") or {} for group in groups for one in group)
+    return any(str(one.get("reason") or "").startswith(("ErrImage", "ImagePull")) for one in waiting)
+
+
 def find_container(pod: Obj, name: str) -> Obj | None:
     return next((c for c in every_container(pod) if c["name"] == name), None)
 

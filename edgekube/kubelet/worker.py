@@ -132,6 +132,11 @@ class PodWorker:
         self._sync.unblock()
         self._wake.set()
 
+    def image_came(self) -> None:
+        """Look again for an image whose back-off goes on: a pull is not tried before that is over, what is there is taken."""
+        self._sync.unblock(everything=True)
+        self._wake.set()
+
     def _end(self) -> None:
         self._ending = True
         if self._open is not None:

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("store", "api", "link", "runtime", "node", "join", "proxy", "policy", "guest", "binary")
+NAMES = ("store", "api", "link", "runtime", "node", "images", "join", "proxy", "policy", "guest", "binary")
 
 
 def main() -> None:

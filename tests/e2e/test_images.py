@@ -81,6 +81,15 @@ def test_pinned_and_used_images_are_removed_by_force_only(space, tmp_path):
     assert "there is no image nosuch:v1" in refused(space.cluster, "rm", "nosuch:v1")
 
 
+def test_an_import_ends_the_wait_of_a_pod_at_once(space, tmp_path):
+    """Not when its back-off is over, which grows to five minutes."""
+    archive(tmp_path / "late.tar", tags=("example.org/late:v1",), files={"a": b"late"})
+    space.apply(pod("late", "example.org/late:v1"))
+    wait_until(lambda: "ImagePullBackOff" in json.dumps(space.get("pod", "late")["status"]))
+    space.cluster.edgekube("images", "import", "--no-pin", str(tmp_path / "late.tar"))
+    wait_until(lambda: running(space, "late"), seconds=5)
+
+
 def test_a_file_in_the_folder_wakes_the_pod_that_waits_for_it(space, tmp_path):
     cluster = space.cluster
     space.apply(pod("dropped", "example.org/dropped:v1", policy="Never"))

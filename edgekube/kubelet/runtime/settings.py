@@ -93,6 +93,7 @@ def containers_conf(config: RuntimeConfig, *, runtime: str, nofile: int, nproc: 
         f'static_dir = "{home}/static"',
         f'tmp_dir = "{home}/libpod"',
         f'volume_path = "{config.storage}/volumes"',
+        f'image_copy_tmp_dir = "{config.scratch}"',
         'image_default_transport = "docker://"',
         "[network]",
         f'network_config_dir = "{home}/networks"',

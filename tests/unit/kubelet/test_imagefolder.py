@@ -39,7 +39,8 @@ class Bench:
             client=None,
             clock=FakeClock(),
             node_name="n",
-            loaded=self.loaded,
+            store=tmp_path / "store",
+            changed=self.loaded,
         )
         self.component._recorder.event = lambda *event: setattr(self, "event", event)
 

@@ -113,6 +113,15 @@ async def test_an_image_that_can_not_be_removed_does_not_keep_the_others(tmp_pat
     assert [reason for reason, _ in bench.told] == ["ImageGCFailed"]
 
 
+async def test_with_a_damaged_record_nothing_goes(tmp_path):
+    bench = Bench(tmp_path)
+    (tmp_path / "images.json").write_text("{")
+    for _ in range(2):
+        assert await bench.collector.collect(disk(95), pressure=True) == 0
+    assert bench.left() == ["a", "b", "c", "d"]
+    assert bench.told[0][0] == "ImageGCFailed"
+
+
 def test_the_record_survives_and_a_damaged_one_is_empty(tmp_path):
     book = ImageBook(tmp_path)
     book.change(lambda found: found.pin("x").with_file("a.tar", Taken([1, 2, 3], "sha", ["sha256:1"], ["n"])))

@@ -115,7 +115,8 @@ async def test_strangers_take_only_so_many_connections(world: World, monkeypatch
     held = [await asyncio.open_connection("127.0.0.1", world.server.port, ssl=context, server_hostname="localhost") for _ in range(3)]
     reader, writer = await asyncio.open_connection("127.0.0.1", world.server.port, ssl=context, server_hostname="localhost")
     with contextlib.suppress(ConnectionError):
-        assert await reader.read(1) == b""
+        async with asyncio.timeout(5):
+            assert await reader.read(1) == b""
     writer.close()
     assert (await world.caller().ask("/healthz")).status == 200
     held.pop()[1].close()

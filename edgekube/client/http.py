@@ -7,6 +7,7 @@ connection is ServiceUnavailable (nothing was sent or nobody knows) or Timeout.
 
 import contextlib
 import random
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = (300, 600)  # how long a watch lasts before it is opened again, spread as client-go does
 SILENCE = 90.0  # longer than the server's bookmark interval: a watch that is silent for so long is dead
+_REASON = re.compile(r"Error\((?:\d+, )?['\"]([^()]*)['\"]\)$")  # of the connection, at the end of what aiohttp says
 
 
 class Way(Protocol):
@@ -281,7 +283,17 @@ def _connection_errors() -> Iterator[None]:
     except TimeoutError as error:
         raise Timeout(f"the server did not answer in time: {error}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise ServiceUnavailable(f"the server could not be reached: {error}") from error
+        raise ServiceUnavailable(f"the server could not be reached: {_plain(error)}") from error
+
+
+def _plain(error: BaseException) -> str:
+    """The reason behind it: an answer that broke off is told by aiohttp in words about encodings."""
+    import aiohttp
+
+    if not isinstance(error, aiohttp.ClientPayloadError):
+        return str(error)
+    found = _REASON.search(str(error))
+    return f"the answer broke off ({found[1]})" if found else "the answer broke off"
 
 
 async def _changes(kind: Kind, response: "aiohttp.ClientResponse") -> AsyncIterator[Sequence[Change]]:

@@ -13,6 +13,7 @@ import contextlib
 import socket
 import threading
 
+from edgekube.proxy.model import ANY4, Endpoint, Front, Target
 from tests.kit import netns as ns
 
 ADDRESSES = {
@@ -221,3 +222,21 @@ def _veth(host: str, inner: str, name: str) -> list[str]:
         f"ip -n {host} link set {name} up",
         f"ip -n {inner} link set eth0 up",
     ]
+
+
+def anything(dice):
+    """Targets of all kinds over a few fronts, two of them in one bucket."""
+    fronts = [Front("10.43.0.5", "tcp", 80), Front("10.43.0.69", "tcp", 80), Front("198.51.100.9", "udp", 53)]
+    fronts += [Front(ANY4, "tcp", 30001), Front(ANY4, "udp", 30002)]
+    endpoints = [Endpoint("10.42.0.1", 80, True), Endpoint("10.42.0.2", 80, True), Endpoint("10.42.1.3", 80)]
+    return {
+        front: Target(
+            tuple(dice.sample(endpoints, dice.randint(0, 3))),
+            inside=tuple(dice.sample(endpoints, dice.choice((0, 0, 2)))),
+            masquerade=dice.random() < 0.5,
+            drop=dice.random() < 0.3,
+            affinity_seconds=dice.choice((0, 0, 30)),
+            sources=() if front.wild else dice.choice(((), (), ("192.0.2.0/24",))),  # node ports have none
+        )
+        for front in dice.sample(fronts, dice.randint(0, 5))
+    }

@@ -1,6 +1,7 @@
 """What only the iptables backend promises: others' rules stay, what they do to ours is noticed, and it can be taken away."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -10,6 +11,7 @@ from edgekube.proxy.iptables import IptablesBackend, remove_chains
 from edgekube.proxy.iptext import IpFrame, bucket, front_chains
 from edgekube.proxy.model import ANY4, Endpoint, Front, Target, changes
 from tests.kit import netns as ns
+from tests.kit.proxyhost import anything
 from tests.kit.requires import needs
 
 NODE = Node(instance="test", pods=("10.42.0.0/16",), services=("10.43.0.0/16",))
@@ -120,6 +122,24 @@ def test_differences_end_where_a_rewrite_would(new):
         assert await sh("iptables-save | sort") == fresh
         (family,) = backend._families
         assert await family.intact()
+
+    in_namespace(scenario)
+
+
+@needs("root", "netns", "iptables")
+def test_any_walk_of_changes_ends_where_a_rewrite_would():
+    async def scenario():
+        dice, backend, targets = random.Random(7), IptablesBackend(NODE), {}
+        await backend.replace(targets)
+        (family,) = backend._families
+        for _ in range(40):
+            wanted = anything(dice)
+            await backend.apply(*changes(targets, wanted))
+            assert await family.intact()
+            targets = wanted
+        walked = await sh("iptables-save | sort")
+        await backend.replace(targets)
+        assert await sh("iptables-save | sort") == walked
 
     in_namespace(scenario)
 

@@ -1,6 +1,7 @@
 """What IPVS is asked to carry, and what only that backend promises: draining, foreign virtual services, repair."""
 
 import asyncio
+import random
 import socket
 
 import pytest
@@ -9,9 +10,10 @@ from edgekube.proxy.backend import Node
 from edgekube.proxy.ipvs import IpvsBackend, remove_ipvs
 from edgekube.proxy.ipvslink import Destination, IpvsLink, Virtual
 from edgekube.proxy.ipvsplan import MARK_FAMILY, Marks, is_carried, plan
-from edgekube.proxy.model import ANY4, Endpoint, Front, Target
+from edgekube.proxy.model import ANY4, Endpoint, Front, Target, changes
 from edgekube.proxy.ruleset import Frame
 from tests.kit import netns as ns
+from tests.kit.proxyhost import anything
 from tests.kit.requires import needs
 
 NODE = Node(instance="test", pods=("10.42.0.0/16",), services=("10.43.0.0/16",))
@@ -55,6 +57,34 @@ def test_marks_are_the_same_again_and_never_shared():
     found = [first.get(front, False, masquerade=False) for front in fronts]
     assert [second.get(front, False, masquerade=False) for front in fronts] == found
     assert len(set(found)) == len(found)
+
+
+@needs("root", "netns", "ipvs")
+def test_any_walk_of_changes_ends_where_a_rewrite_would():
+    def picture(path):
+        with IpvsLink() as link:
+            services = {(virtual, seconds, *sorted(link.destinations(virtual))) for virtual, seconds in link.services().items()}
+        rules = ns.inside(path, "nft list table ip edgekube_test_ipvs; ip route show table local")
+        return services, sorted(rules.replace("\t", " ").replace("\n", ",").replace("{", ",").replace("}", ",").replace(" ", "").split(","))
+
+    async def scenario(path):
+        dice, backend, targets = random.Random(7), IpvsBackend(NODE), {}
+        await backend.replace(targets)
+        for _ in range(20):
+            wanted = anything(dice)
+            await backend.apply(*changes(targets, wanted))
+            targets = wanted
+        walked = await asyncio.to_thread(picture, path)
+        other = IpvsBackend(NODE)
+        other._marks = backend._marks
+        await other.replace(targets)
+        again = await asyncio.to_thread(picture, path)
+        assert walked == again
+        other.close()
+        backend.close()
+
+    with ns.namespace() as path:
+        ns.call_inside(path, lambda: asyncio.run(scenario(path)))
 
 
 @needs("root", "netns", "ipvs")

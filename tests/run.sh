@@ -48,7 +48,7 @@ if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
 .venv/bin/mypy
 .venv/bin/lint-imports
 .venv/bin/python -m pytest -q && exit 0 || code=$?
-[ $code = 1 ] || exit $code
+[ "$code" = 1 ] || exit "$code"
 # Wires, power cuts and clocks on a machine that others use too: what fails is asked once more, alone, and told. It must pass then.
 echo "FAILED AT FIRST (listed above), run once more:"
 exec .venv/bin/python -m pytest -q --last-failed

@@ -9,6 +9,7 @@ closed; one that can not be used is told once, and tried again when it changes o
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from edgekube.client.recorder import WARNING, Recorder
 from edgekube.kubelet.imagebook import Book, ImageBook, Taken
 from edgekube.kubelet.runtime.archive import SUFFIXES
 from edgekube.kubelet.runtime.protocol import Runtime, RuntimeDown, RuntimeFailure
+from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import Clock
 from edgekube.lib.files import still_written
 from edgekube.lib.inotify import FILES, ITSELF, MOVED_TO, FolderWatch
@@ -53,6 +55,7 @@ class ImageFolder:
         self._recorder = Recorder(client=client, component="kubelet", clock=clock, host=node_name)
         self._broken: dict[str, Sequence[int]] = {}  # files that could not be used, as they were then
         self._unsure: dict[str, Sequence[int]] = {}
+        self._backoff = Backoff(base=10.0, cap=300.0)
 
     async def run(self, ready: asyncio.Event) -> None:
         ready.set()
@@ -62,20 +65,24 @@ class ImageFolder:
             while True:
                 try:
                     await self._follow()
-                except (OSError, RuntimeDown) as error:
+                except RuntimeDown as error:
                     log.debug("images folder not looked through yet", extra={"path": str(self._folder), "error": str(error)})
+                except (OSError, RuntimeFailure) as error:  # a full disk, say: what was loaded can not even be noted
+                    log.warning("images folder not looked through", extra={"path": str(self._folder), "error": str(error)})
+                    await asyncio.sleep(self._backoff.delay(""))
                 await asyncio.sleep(RETRY)
 
     async def _watch_store(self) -> None:
         """Images also come by commands (`edgekube images import`) and by pulls of other pods."""
         while True:
-            await asyncio.to_thread(self._store.mkdir, mode=0o700, parents=True, exist_ok=True)
-            with FolderWatch(self._store, MOVED_TO | ITSELF) as watch:
-                while await asyncio.to_thread(self._store.is_dir):
-                    await watch.wait(None if watch.works else LOOK)
-                    await watch.quiet(SETTLE, at_most=RETRY)
-                    self._changed()
-            await asyncio.sleep(RETRY)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._store.mkdir, mode=0o700, parents=True, exist_ok=True)
+                with FolderWatch(self._store, MOVED_TO | ITSELF) as watch:
+                    while await asyncio.to_thread(self._store.is_dir):
+                        await watch.wait(None if watch.works else LOOK)
+                        await watch.quiet(SETTLE, at_most=RETRY)
+                        self._changed()
+            await asyncio.sleep(LOOK)
 
     async def _follow(self) -> None:
         """Until the folder is gone."""
@@ -83,6 +90,7 @@ class ImageFolder:
         with FolderWatch(self._folder, FILES | ITSELF) as watch:
             while await asyncio.to_thread(self._folder.is_dir):
                 busy = await self.look()
+                self._backoff.forget("")
                 await watch.wait(RETRY if busy else None if watch.works else LOOK)
 
     async def look(self) -> bool:

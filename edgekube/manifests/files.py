@@ -94,7 +94,7 @@ def parse(data: bytes) -> dict[Ref, Obj]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         documents = list(yaml.load_all(data, Loader=loader))  # a safe loader, in C where there is one
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # also a date that is none
         raise Unreadable(f"it is not YAML: {' '.join(str(error).split())}") from error
     found: dict[Ref, Obj] = {}
     for number, document in enumerate(documents, start=1):
@@ -128,6 +128,9 @@ def _checked(obj: Any, number: int) -> tuple[Ref, Obj]:
         raise Unreadable(f"document {number}: an object needs apiVersion, kind and metadata")
     if not metadata.get("name") or not isinstance(metadata["name"], str):
         raise Unreadable(f"document {number}: {plain['kind']} has no metadata.name")
+    for name in ("labels", "annotations"):
+        if not isinstance(metadata.get(name) or {}, dict):
+            raise Unreadable(f"document {number}: metadata.{name} of {plain['kind']} {metadata['name']} is no mapping")
     kind = find_kind(str(plain["apiVersion"]), str(plain["kind"]))
     if kind is not None:
         if kind.namespaced:

@@ -13,6 +13,7 @@ import json
 import lzma
 import platform
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -267,6 +268,8 @@ def _members(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
         for member in tar:
             if member.isreg() and (inside := tar.extractfile(member)) is not None:
                 yield _member(member.name), member.size, inside
+        while stream.read(_CHUNK):
+            pass  # the checksum of a packed file comes last
 
 
 @contextlib.contextmanager
@@ -298,7 +301,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ArchiveError(f"{error.filename or path}: no such file") from error
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zstd.Missing) as error:
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, zstd.Missing) as error:
         raise ArchiveError(f"{path} can not be read: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArchiveError(f"{path} is damaged: {error}") from error

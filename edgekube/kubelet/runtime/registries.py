@@ -114,8 +114,8 @@ def _rewritten(rewrites: Sequence[tuple[re.Pattern[str], str]], repository: str)
 
 
 def _is_loopback(host: str) -> bool:
-    bare = urlsplit(f"//{host}").hostname or ""
     try:
+        bare = urlsplit(f"//{host}").hostname or ""
         return bare == "localhost" or ipaddress.ip_address(bare).is_loopback
     except ValueError:
         return False
@@ -134,7 +134,7 @@ def read(path: Path) -> Registries:
         return Registries()
     except OSError as error:
         raise RegistriesError(f"{path} can not be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise RegistriesError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return parse({} if found is None else found, str(path))
 
@@ -181,19 +181,25 @@ def _mirror(found: Any, where: str, problems: list[str]) -> Mirror:
     if not isinstance(endpoints, list | tuple):
         problems.append(f"{where}.endpoint is no list of URLs")
         endpoints = ()
-    good = []
-    for url in endpoints:
-        whole = url if "://" in str(url) else f"https://{url}"
-        parsed = urlsplit(str(whole))
-        if parsed.scheme not in ("http", "https") or not parsed.hostname:
-            problems.append(f"{where}.endpoint: {url!r} is no URL such as https://mirror.lan:5000")
-        else:
-            good.append(str(whole))
+    good = [whole for url in endpoints if (whole := _url(url, where, problems))]
     rewrites = parts.get("rewrite") or {}
     if not isinstance(rewrites, dict):
         problems.append(f"{where}.rewrite is no mapping of patterns")
         rewrites = {}
     return Mirror(tuple(good), tuple(_rewrites(rewrites, f"{where}.rewrite", problems)))
+
+
+def _url(found: Any, where: str, problems: list[str]) -> str:
+    """With its scheme; "" for none."""
+    whole = str(found) if "://" in str(found) else f"https://{found}"
+    try:
+        parsed = urlsplit(whole)
+        good = parsed.scheme in ("http", "https") and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        problems.append(f"{where}.endpoint: {found!r} is no URL such as https://mirror.lan:5000")
+    return whole if good else ""
 
 
 def _rewrites(found: Mapping[Any, Any], where: str, problems: list[str]) -> Iterator[tuple[re.Pattern[str], str]]:

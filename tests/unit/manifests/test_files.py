@@ -28,6 +28,9 @@ def test_unknown_kinds_are_no_fault_of_the_file():
     ("text", "why"),
     [
         ("a: [", "it is not YAML"),
+        (f"{CM}data: {{a: 2020-13-45}}\n", "it is not YAML: month must be in 1..12"),
+        ("apiVersion: x/v1\nkind: W\nmetadata: {name: w, labels: [1]}\n", "document 1: metadata.labels of W w is no mapping"),
+        (f"{CM}data: {{1: x}}\n", "document 1: Dict key must be str"),
         ("- 1", "document 1 is no object"),
         (f"{CM}---\nkind: X\n", "document 2: an object needs apiVersion, kind and metadata"),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: a}\n", "document 1: ConfigMap has no metadata.name"),

@@ -132,6 +132,17 @@ def test_damaged_files_say_so(tmp_path: Path, data, message):
         look(path, AMD64)
 
 
+@pytest.mark.parametrize("program", ["gzip", "zstd", "xz", "bzip2"])
+def test_bits_that_have_flipped(tmp_path: Path, program):
+    path = images.oci_archive(tmp_path / "o.tar")
+    packed = bytearray(subprocess.run([program, "-c", str(path)], check=True, capture_output=True).stdout)
+    for at in range(len(packed) // 4, len(packed), len(packed) // 4):
+        packed[at] ^= 0xFF
+    path.write_bytes(packed)
+    with pytest.raises(ArchiveError):
+        look(path, archive.this_machine())
+
+
 def test_half_an_archive_is_refused(tmp_path: Path):
     whole = images.oci_archive(tmp_path / "o.tar").read_bytes()
     (tmp_path / "half.tar").write_bytes(whole[: len(whole) // 2])

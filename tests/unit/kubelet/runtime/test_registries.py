@@ -75,6 +75,8 @@ def test_credentials_and_tls_belong_to_their_host():
         ({"mirrors": ["x"]}, "mirrors is no mapping of registries"),
         ({"mirrors": {"a": {"endpoints": []}}}, "mirrors.a: unknown key 'endpoints' (known: endpoint, rewrite)"),
         ({"mirrors": {"a": {"endpoint": ["ftp://x"]}}}, "mirrors.a.endpoint: 'ftp://x' is no URL such as https://mirror.lan:5000"),
+        ({"mirrors": {"a": {"endpoint": ["https://[::1"]}}}, "mirrors.a.endpoint: 'https://[::1' is no URL such as https://mirror.lan:5000"),
+        ({"mirrors": {"a": {"endpoint": ["m:99999"]}}}, "mirrors.a.endpoint: 'm:99999' is no URL such as https://mirror.lan:5000"),
         ({"mirrors": {"a": {"rewrite": {"(": "x"}}}}, "mirrors.a.rewrite: '(' -> 'x': missing ), unterminated subpattern at position 0"),
         ({"mirrors": {"a": {"rewrite": {"x": "$1"}}}}, "mirrors.a.rewrite: 'x' -> '$1': invalid group reference 1 at position 3"),
         ({"configs": {"https://a": {}}}, "configs.https://a: a registry is named by its host[:port], without a scheme"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit import netns as ns
+from tests.kit.processes import edgekube
 from tests.kit.requires import kubectl
 
 START_SECONDS = 90
@@ -36,7 +37,7 @@ class Cluster:
         self.kubeconfig = base / "kubeconfig.yaml"
         self.log = base / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.program: Sequence[str] = (sys.executable, "-m", "edgekube")
+        self.program: Sequence[str] = edgekube()
 
     def argv(self, command: str, *more: str) -> list[str]:
         own = [f"--data-dir={self.data}", f"--run-dir={self.run_dir}", f"--write-kubeconfig={self.kubeconfig}", "--node-name=node-1"]

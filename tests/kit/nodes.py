@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgekube.lib.clock import SystemClock
 from tests.kit import images
 from tests.kit.fabric import Fabric, fabric
 from tests.kit.machine import CommandFailed, Machine, Process
+from tests.kit.processes import edgekube
 from tests.kit.requires import kubectl
 
 START_SECONDS = 90
@@ -46,7 +46,7 @@ class Node:
 
     def argv(self, command: str, *more: str) -> list[str]:
         own = [f"--data-dir={self.data}", f"--run-dir={RUN}", f"--write-kubeconfig={self.kubeconfig}"]
-        return [sys.executable, "-m", "edgekube", command, *own, *more]
+        return [*edgekube(), command, *own, *more]
 
     def start(self, *more: str, env: Mapping[str, str] | None = None, wait: bool = True) -> None:
         """Start it; returns when it says that it is ready. Raises CommandFailed if it ends before."""

@@ -1,7 +1,15 @@
-"""The processes of this machine with their command lines, as /proc shows them: a bare machine has no `ps`."""
+"""The processes of this machine with their command lines, as /proc shows them: a bare machine has no `ps`. And which program is tested."""
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+
+def edgekube() -> Sequence[str]:
+    """What starts edgekube in the tests: the source, or the binary that EDGEKUBE_TEST_PROGRAM names."""
+    named = os.environ.get("EDGEKUBE_TEST_PROGRAM")
+    return (str(Path(named).resolve()),) if named else (sys.executable, "-m", "edgekube")
 
 
 def command_lines() -> Iterator[tuple[int, str]]:

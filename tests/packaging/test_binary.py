@@ -155,6 +155,8 @@ def test_children_see_nothing_of_the_package(program, spies, tmp_path_factory):
             assert f"{found.data}/data/" not in maps(pid), command(pid)
         assert "== podman" in log.read_text()
         assert leaks(log.read_text()) == []
+        assert f"removed: {found.data}" in found.uninstall(), "it removes the folder that it runs from, last"
+        assert not found.data.exists()
 
 
 def command(pid):

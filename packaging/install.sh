@@ -144,12 +144,26 @@ build_environment() {
 }
 
 place_program() {
+    UPGRADED=false
     if [ -e "$LAUNCHER" ] && cmp -s "$STAGED" "$LAUNCHER"; then
         rm -f "$STAGED"
+    elif [ -n "$BINARY" ] && [ -f "$LAUNCHER" ] && [ ! -h "$LAUNCHER" ] && ! is_true "$SKIP_START" && runs "$@"; then
+        # On trial: should it not become ready, the program and the database of before come back by themselves.
+        allow=""
+        if is_true "$DOWNGRADE"; then allow=--allow-downgrade; fi
+        [ ! -d /run/systemd/system ] || systemctl daemon-reload
+        # shellcheck disable=SC2086  # nothing, or one word
+        "$STAGED" upgrade "$STAGED" "--data-dir=$DATA_DIR" --timeout "$WAIT" $allow || { rm -f "$STAGED"; fail "edgekube ${old:-before} is in use as before"; }
+        rm -f "$STAGED"
+        UPGRADED=true
     else
         mv -Tf "$STAGED" "$LAUNCHER" 2>/dev/null || mv -f "$STAGED" "$LAUNCHER"
         say "edgekube ${new}${old:+ (it was $old)} is in $LAUNCHER"
     fi
+}
+
+runs() {
+    case "$("$STAGED" status "$@" 2>/dev/null | head -n 1)" in "process: "[0-9]*) return 0 ;; *) return 1 ;; esac
 }
 
 remove_old_environments() {
@@ -304,12 +318,16 @@ start_with_systemd() {
     if ! is_true "$SKIP_ENABLE"; then systemctl enable -q edgekube-shutdown.service "$UNIT.service"; fi
     if is_true "$SKIP_START"; then return 0; fi
     systemctl start edgekube-shutdown.service || true
-    systemctl restart "$UNIT.service" || fail "the service did not start: see journalctl -u $UNIT"
+    is_true "$UPGRADED" || systemctl restart "$UNIT.service" || fail "the service did not start: see journalctl -u $UNIT"
     "$LAUNCHER" status --wait "$WAIT" --node --quiet "$@" || fail "the node did not become ready: see journalctl -u $UNIT"
 }
 
 start_in_background() {
     if is_true "$SKIP_START"; then return 0; fi
+    if is_true "$UPGRADED"; then
+        "$LAUNCHER" status --wait "$WAIT" --node --quiet "$@" || fail "the node did not become ready: see $LOG"
+        return 0
+    fi
     "$LAUNCHER" stop "--data-dir=$DATA_DIR" >/dev/null 2>&1 || true
     umask "$UMASK"
     setsid nohup "$LAUNCHER" "$ROLE" "$@" >>"$LOG" 2>&1 </dev/null &
@@ -393,7 +411,7 @@ mkdir -p "$CONFIG_DIR"
 "$STAGED" setup --as "$ROLE" "$@" >/dev/null || { rm -f "$STAGED"; exit 1; }
 unset EDGEKUBE_TOKEN
 if [ -n "$OFFLINE" ]; then place_images; fi
-place_program
+place_program "$@"
 if [ -d /run/systemd/system ]; then start_with_systemd "$@"; else start_in_background "$@"; fi
 if is_true "$SKIP_START"; then
     say "installed, and not started: INSTALL_EDGEKUBE_SKIP_START is set"

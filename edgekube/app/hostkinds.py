@@ -3,7 +3,7 @@
     sysctl           net/ipv4/ip_forward: its old value comes back, unless the host's own configuration asks for ours
     file, folder     a file goes, or its copy comes back; a folder goes when it is empty
     shared           a file that other programs may use as well: it goes when nobody has it open
-    tree             a folder with all in it
+    tree             a folder with all in it, or a file that may change as it likes
     controllers      what a control group hands down to its children
     module           a kernel module that brought settings with it: out again, unless somebody uses it
     unit             a systemd unit: stopped, disabled, deleted
@@ -172,8 +172,12 @@ def _look_tree(change: Change) -> State:
 
 
 def _undo_tree(change: Change, _receipt: Receipt) -> str:
+    path = Path(change.name)
     try:
-        remove_tree(Path(change.name))
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
     except MountInside:
         return ""
     return change.name

@@ -59,6 +59,17 @@ def test_installed_twice_and_taken_away_the_machine_is_as_it_was(here, tmp_path)
     assert here.sh("cat /etc/edgekube/config.yaml").splitlines() == ['https-port: 7443', 'node-labels: ["a=b"]', "# mine", 'max-pods: 7']
     assert here.sh("edgekube status --node | head -1") != first
     assert [name for name in here.files() if name.startswith(("/etc", "/usr"))] == [name for name in files if name.startswith(("/etc", "/usr"))]
+    Path(binary).write_text(Path(binary).read_text() + "# newer\n")
+    done = here.run(INSTALL, "--binary", binary)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "is ready; 0." in done.stdout, "it was on trial"
+    assert here.sh("tail -n 1 /usr/local/bin/edgekube") == "# newer\n"
+    Path(binary).write_text(Path(binary).read_text().replace("exec", '[ "$1" != server ] || exit 1\nexec'))
+    done = here.run(INSTALL, "--binary", binary)
+    assert done.returncode == 1
+    assert "is in use as before" in done.stderr
+    here.sh("edgekube status --wait 60 --node --quiet")
+    assert "exit 1" not in here.sh("cat /usr/local/bin/edgekube")
     here.sh("edgekube uninstall --yes")
     assert here.files() == before
     assert here.sh("nft list ruleset; ip -o link; cat /proc/sys/net/ipv4/ip_forward").split()[-1] == "0"

@@ -58,6 +58,18 @@ def test_a_folder_goes_only_when_it_is_empty(tmp_path, receipt):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "used"]
 
 
+def test_trees_go_whole_be_they_folders_files_or_links(tmp_path, receipt):
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(target)
+    for name in ("folder", "file", "link"):
+        receipt.note("tree", str(tmp_path / name))
+    undone(receipt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "target"]
+
+
 def test_a_shared_file_stays_while_somebody_has_it_open(tmp_path, receipt):
     path = tmp_path / "lock"
     path.write_text("")

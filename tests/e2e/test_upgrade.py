@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from edgekube.lib.pidfile import running
 from tests.e2e.manifests import pod
 from tests.kit.cluster import wait_until
 from tests.kit.installed import installed
+from tests.kit.processes import command_lines
 from tests.kit.requires import needs
 
 pytestmark = needs("root", "podman", "netns", "busybox", "kubectl")
@@ -50,9 +52,7 @@ def state(server):
 
 
 def broken(server, what, version="0.9.0"):
-    import sys
-
-    script = BROKEN[what][0].replace("{data}", str(server.data)).replace("{python}", sys.executable).replace("{old}", f"{server.program}.previous")
+    script = BROKEN[what][0].replace("{data}", str(server.data)).replace("{python}", sys.executable).replace("{old}", f"{server.file}.previous")
     return server.version(version, script)
 
 
@@ -67,7 +67,7 @@ def test_one_that_does_not_work_is_taken_back(server, what):
     assert state(server) == before
     assert server.answers() == "0.1.0"
     assert took < 60
-    assert not server.program.with_name("edgekube.next").exists()
+    assert not server.file.with_name("edgekube.next").exists()
     assert not (server.data / "upgrade").exists()
     assert "upgrade was taken back" in server.log_text()
 
@@ -79,7 +79,7 @@ def test_one_that_works_and_again_and_down(server):
     assert "0.2.0 is ready; 0.1.0 is kept as" in said
     assert server.answers() == "0.2.0"
     assert state(server) == before
-    assert server.program.read_bytes() == server.version("0.2.0").read_bytes()
+    assert server.file.read_bytes() == server.version("0.2.0").read_bytes()
     again = server.upgrade(server.version("0.2.0"))
     assert again[0] == 0
     assert "nothing to do" in again[1]
@@ -136,7 +136,7 @@ def test_killed_while_it_goes_back(server, point):
 
 def _killed(server, file, point, *, timeout):
     before = state(server)
-    argv = server.argv("upgrade", str(file), f"--program={server.program}", f"--timeout={timeout}")
+    argv = server.argv("upgrade", str(file), f"--program={server.file}", f"--timeout={timeout}")
     done = subprocess.run(argv, env=os.environ | {"EDGEKUBE_FAILPOINTS": f"upgrade.{point}=kill"}, check=False, capture_output=True, text=True)
     assert done.returncode in (-signal.SIGKILL, 137), done.stdout + done.stderr
     wait_until(lambda: not _judges(server), seconds=60, what="nobody judges any more")
@@ -150,10 +150,41 @@ def _killed(server, file, point, *, timeout):
 
 
 def _judges(server):
-    from tests.kit.processes import command_lines
-
-    return any("--resume" in line and str(server.data) in line for _, line in command_lines())
+    """Processes that judge or wait to."""
+    return [pid for pid, line in command_lines() if "--resume" in line and str(server.data) in line]
 
 
 def _serves(server):
     return subprocess.run([*server.argv("status", "--node", "--quiet")], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("what", ["crashes", "damages the database", "never ready"])
+def test_the_power_fails_and_it_boots_into_one_that_does_not_work(server, what):
+    """No command, no judge is left: whatever starts edgekube as it always did finds the old version again by itself."""
+    before = state(server)
+    argv = server.argv("upgrade", str(broken(server, what)), f"--program={server.file}", "--timeout=4")
+    done = subprocess.run(argv, env=os.environ | {"EDGEKUBE_FAILPOINTS": "upgrade.begun=kill"}, check=False, capture_output=True)
+    for pid in _judges(server):
+        os.kill(pid, signal.SIGKILL)
+    assert done.returncode in (-signal.SIGKILL, 137)
+    assert not running(server.run_dir / "edgekube.pid")
+    assert b"on trial" in server.file.read_bytes()
+    subprocess.Popen(server.argv("server", *server.flags), stdout=server.log.open("ab"), stderr=subprocess.STDOUT)
+    wait_until(lambda: b"on trial" not in server.file.read_bytes(), seconds=60, what="the old version is back")
+    wait_until(lambda: not _judges(server), seconds=60, what="nobody judges any more")
+    wait_until(lambda: _serves(server), seconds=60, what="it serves")
+    assert server.answers() == "0.1.0"
+    assert state(server) == before
+
+
+def test_a_stopped_one_is_on_trial_from_its_next_start_on(server):
+    server.edgekube("stop")
+    code, said = server.upgrade(server.version("0.2.0"))
+    assert (code, "0.2.0 is on trial from its next start on" in said) == (0, True), said
+    subprocess.Popen(server.argv("server", *server.flags), stdout=server.log.open("ab"), stderr=subprocess.STDOUT)
+    wait_until(lambda: b"on trial" not in server.file.read_bytes(), seconds=60, what="it has been judged")
+    assert server.file.read_bytes() == server.version("0.2.0").read_bytes()
+    wait_until(lambda: _serves(server), seconds=60, what="it serves")
+    assert server.answers() == "0.2.0"
+    code, said = server.upgrade(server.version("0.1.0"), "--allow-downgrade", "--timeout=30")
+    assert code == 0, said

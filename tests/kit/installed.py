@@ -18,39 +18,41 @@ from tests.kit.cluster import Cluster, cluster
 SOURCE = Path(edgekube.__file__).parent
 
 
+def make_version(base: Path, version: str, server: str = "") -> Path:
+    """A program of that version below `base`. `server`: shell that runs when it is started as a server or agent, before or instead of the
+    real thing."""
+    tree = base / f"source-{version}"
+    if not tree.exists():
+        shutil.copytree(SOURCE, tree / "edgekube", ignore=shutil.ignore_patterns("__pycache__"))
+        path = tree / "edgekube" / "__init__.py"
+        path.write_text(path.read_text().replace(f'"{edgekube.__version__}"', f'"{version}"'))
+    file = base / f"edgekube-{version}"
+    real = f'PYTHONPATH={tree} exec {sys.executable} -P -m edgekube "$@"'
+    file.write_text(f'#!/bin/sh\n# {version}\ncase "$1" in server|agent)\n{server or ":"}\nesac\n{real}\n')
+    file.chmod(0o755)
+    return file
+
+
 class Installed(Cluster):
     """A server that was started as BASE/bin/edgekube server."""
 
     @property
-    def program(self) -> Path:
+    def file(self) -> Path:
+        """What is installed."""
         return self.base / "bin" / "edgekube"
 
-    def argv(self, command: str, *more: str) -> list[str]:
-        words = super().argv(command, *more)
-        at = words.index(sys.executable)
-        return [*words[:at], str(self.program), *words[at + 3 :]]
-
     def install(self, version: str = "0.1.0") -> None:
-        self.program.parent.mkdir()
-        self.version(version).rename(self.program)
+        self.file.parent.mkdir()
+        self.version(version).rename(self.file)
+        self.program = (str(self.file),)
 
     def version(self, version: str, server: str = "") -> Path:
-        """A program of that version. `server`: shell that runs when it is started as a server, before or instead of the real thing."""
-        tree = self.base / f"source-{version}"
-        if not tree.exists():
-            shutil.copytree(SOURCE, tree / "edgekube", ignore=shutil.ignore_patterns("__pycache__"))
-            path = tree / "edgekube" / "__init__.py"
-            path.write_text(path.read_text().replace(f'"{edgekube.__version__}"', f'"{version}"'))
-        file = self.base / f"edgekube-{version}"
-        real = f'PYTHONPATH={tree} exec {sys.executable} -P -m edgekube "$@"'
-        file.write_text(f'#!/bin/sh\n# {version}\ncase "$1" in server)\n{server or ":"}\nesac\n{real}\n')
-        file.chmod(0o755)
-        return file
+        return make_version(self.base, version, server)
 
     def upgrade(self, file: Path, *more: str) -> tuple[int, str]:
         """(exit code, what it said)."""
         done = subprocess.run(
-            self.argv("upgrade", str(file), f"--program={self.program}", *more), capture_output=True, text=True, timeout=180, check=False
+            self.argv("upgrade", str(file), f"--program={self.file}", *more), capture_output=True, text=True, timeout=180, check=False
         )
         return done.returncode, done.stdout + done.stderr
 

@@ -75,17 +75,33 @@ def smaller_routes(_route: Any) -> Mapping[str, int]:
 
 def enable_forwarding(families: Collection[int], receipt: Notes = _NO_NOTES) -> None:
     """This host passes packets on. An interface that learns its IPv6 routes from advertisements must be told to go on doing so."""
-    wanted = {"net/ipv4/ip_forward": "1"} if 4 in families else {}
+    if 4 in families:
+        _forward("net/ipv4/ip_forward", "net/ipv4/conf", receipt, {"all/accept_redirects": "1"})
     if 6 in families:
         for setting in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
             if setting.read_text().strip() == "1":
-                wanted[str(setting.relative_to("/proc/sys"))] = "2"
-        wanted["net/ipv6/conf/all/forwarding"] = "1"
-    for name, value in wanted.items():
-        found = (Path("/proc/sys") / name).read_text().strip()
-        if found != value:
-            receipt.note("sysctl", name, before=found, after=value)
-            set_sysctl(name, value)
+                receipt.note("sysctl", str(setting.relative_to("/proc/sys")), before="1", after="2")
+                setting.write_text("2")
+        _forward("net/ipv6/conf/all/forwarding", "net/ipv6/conf", receipt, {})
+
+
+def _forward(name: str, folder: str, receipt: Notes, resets: Mapping[str, str]) -> None:
+    """Turning it on or off sets others along: what they will be once it is off again is noted where they were something else."""
+    if (found := _value(name)) == "1":
+        return
+    base = Path("/proc/sys") / folder
+    off = {f"{folder}/{path.parent.name}/forwarding": "0" for path in base.glob("*/forwarding")} | {
+        f"{folder}/{rest}": value for rest, value in resets.items()
+    }
+    others = {other: value for other in off if other != name and (value := _value(other)) != off[other]}
+    for other, value in others.items():
+        receipt.note("sysctl", other, before=value, after=off[other])
+    receipt.note("sysctl", name, before=found, after="1")
+    set_sysctl(name, "1")
+
+
+def _value(name: str) -> str:
+    return (Path("/proc/sys") / name).read_text().strip()
 
 
 def set_sysctl(name: str, value: str) -> None:

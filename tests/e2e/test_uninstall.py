@@ -60,6 +60,9 @@ def test_nothing_is_left(image):
 
 def test_what_was_changed_is_told_and_what_others_changed_stays():
     with cluster(start=False) as c:
+        # Turning forwarding on and off sets these along.
+        ns.inside(c.netns, "cd /proc/sys/net/ipv4/conf; echo 0 > all/accept_redirects; echo 1 > lo/forwarding")
+        before = picture(c)["sysctls"]
         c.start()
         forwards = "as made   sysctl net/ipv4/ip_forward: 0 -> 1"
         told = wait_until(lambda: found if forwards in (found := c.edgekube("host", "diff")) else "")
@@ -69,10 +72,14 @@ def test_what_was_changed_is_told_and_what_others_changed_stays():
         c.start()
         assert (c.data / "host" / "receipt.jsonl").read_bytes() == receipt, "a second start changes nothing that is not noted"
         c.kill()
+        assert picture(c)["sysctls"] != before
         ns.inside(c.netns, "echo 2 > /proc/sys/net/ipv4/conf/lo/rp_filter")
         c.edgekube("uninstall", "--yes")
         assert ns.inside(c.netns, "cat /proc/sys/net/ipv4/ip_forward").strip() == "0"
         assert ns.inside(c.netns, "cat /proc/sys/net/ipv4/conf/lo/rp_filter").strip() == "2"
+        assert [line for line in picture(c)["sysctls"].splitlines() if "conf/lo/rp_filter" not in line] == [
+            line for line in before.splitlines() if "conf/lo/rp_filter" not in line
+        ]
         assert "changed nothing" in c.edgekube("host", "diff")
 
 

@@ -1,5 +1,6 @@
 """All checks in the order a person reads them, and the remedies of what they found."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from edgekube.app.checks.cgroups import check_controllers
 from edgekube.app.checks.clock import check_clock
 from edgekube.app.checks.disk import check_disk
 from edgekube.app.checks.finding import Finding
-from edgekube.app.checks.kernel import check_kernel
+from edgekube.app.checks.kernel import check_kernel, loads
 from edgekube.app.checks.machine import check_architecture, check_memory, check_name
 from edgekube.app.checks.programs import check_programs, installs
 from edgekube.app.firewall import examine_firewall
@@ -32,10 +33,14 @@ def examine_all(settings: Settings, *, agent: bool) -> list[Finding]:
 
 
 def _with_remedy(found: Finding) -> Finding:
-    """Missing programs can be installed."""
-    package = found.text.rpartition("install the package ")[2] or found.fix.rpartition("install the package ")[2]
-    missing = not found.ok and "install the package " in f"{found.text} {found.fix}"
-    return replace(found, remedy=installs(package)) if missing else found
+    """Missing programs can be installed, missing modules loaded."""
+    if found.ok:
+        return found
+    package = re.search(r"install the package ([\w.+-]+)", f"{found.text} {found.fix}")
+    module = re.match(r"modprobe ([\w-]+)", found.fix)
+    if package is not None:
+        return replace(found, remedy=installs(package[1]))
+    return replace(found, remedy=loads(module[1])) if module is not None else found
 
 
 def apply_remedies(found: Sequence[Finding], receipt: Receipt, say: Callable[[str], None]) -> bool:

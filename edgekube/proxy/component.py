@@ -7,8 +7,8 @@ lost, clients with affinity keep their endpoint). When the kernel refuses, the p
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekube.api.catalog import ENDPOINT_SLICE, NODE, POD, SERVICE
@@ -37,6 +37,7 @@ _SYNCS = histogram(
     "kubeproxy_sync_proxy_rules_duration_seconds", "Time of one change of the rules", buckets=(0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 )
 _PODS = "pod:"
+API = Key("default", "kubernetes")
 _CHUNK = 50  # Services planned in one turn of the loop
 _FAILURES = counter("kubeproxy_sync_failures", "Changes that the kernel refused")
 _ZONE = "topology.kubernetes.io/zone"
@@ -71,6 +72,7 @@ class Proxy:
             config.node, wanted=config.mode, run_dir=config.run_dir, passed=self._passed_over
         )
         self._place = Place(config.node_name)
+        self._api: frozenset[tuple[str, int]] = frozenset()  # where the API server itself listens
         mine = Source(POD, fields=f"spec.nodeName={config.node_name}")
         own = Source(NODE, fields=f"metadata.name={config.node_name}")
         self._cache = Cache(client=client, sources=(SERVICE, ENDPOINT_SLICE, mine, own))
@@ -134,6 +136,17 @@ class Proxy:
         for item in (old, new):
             if item is not None and (name := item.labels.get(SERVICE_NAME)):
                 self._touch(Key(item.namespace, name))
+                if Key(item.namespace, name) == API:
+                    self._api_moved()
+
+    def _api_moved(self) -> None:
+        """No Service may stand in for the API server: who may set `externalIPs` could cut nodes off from it otherwise."""
+        slices = self._cache.by_index(ENDPOINT_SLICE, "service", str(API))
+        found = frozenset(address for item in slices for address in listening(item.decode()))
+        if found != self._api:
+            self._api = found
+            for item in self._cache.list(SERVICE):
+                self._touch(item.key)
 
     def _pod_changed(self, old: Item | None, new: Item | None) -> None:
         item = new or old
@@ -206,7 +219,10 @@ class Proxy:
             return "", ServicePlan()
         obj = service.decode()
         slices = (item.decode() for item in self._cache.by_index(ENDPOINT_SLICE, "service", str(key)))
-        return obj["metadata"].get("creationTimestamp") or "", plan_service(obj, slices, self._place)
+        plan = plan_service(obj, slices, self._place)
+        if any((front.address, front.port) in self._api for front in plan.targets):
+            plan = replace(plan, targets={f: t for f, t in plan.targets.items() if (f.address, f.port) not in self._api})
+        return obj["metadata"].get("creationTimestamp") or "", plan
 
 
 def place_of(node: Obj) -> Place:
@@ -215,6 +231,13 @@ def place_of(node: Obj) -> Place:
     addresses = ((node.get("status") or {}).get("addresses")) or ()
     own = tuple(entry["address"] for entry in addresses if entry.get("type") in ("InternalIP", "ExternalIP"))
     return Place(metadata["name"], (metadata.get("labels") or {}).get(_ZONE, ""), own)
+
+
+def listening(slice_: Obj) -> Iterator[tuple[str, int]]:
+    """Addresses and ports behind a slice."""
+    for endpoint in slice_.get("endpoints") or ():
+        for address in endpoint["addresses"]:
+            yield from ((address, port["port"]) for port in slice_.get("ports") or () if port.get("port"))
 
 
 def _pod_key(key: Key) -> Key:

@@ -155,3 +155,16 @@ async def test_services_of_another_proxy_appear_and_vanish_with_the_label():
         await backend.until(lambda: WEB not in backend.kernel)
         await plane.merge(SERVICE, "web", {"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": None}}})
         await backend.until(lambda: WEB in backend.kernel)
+
+
+async def test_no_service_stands_in_for_the_api_server_wherever_that_moves():
+    """Who may set externalIPs in a namespace could otherwise cut nodes off from their server."""
+    first, second = Front("192.0.2.10", "tcp", 6443), Front("192.0.2.11", "tcp", 6443)
+    async with running() as (plane, backend):
+        await add_web(plane, externalIPs=[first.address, second.address], ports=[{"name": "http", "port": 6443}])
+        await backend.until(lambda: {first, second} <= backend.kernel.keys())
+        ports = [{"name": "https", "port": 6443, "protocol": "TCP"}]
+        await plane.merge(ENDPOINT_SLICE, "kubernetes", {"ports": ports, "endpoints": [{"addresses": [first.address]}]})
+        await backend.until(lambda: first not in backend.kernel and second in backend.kernel)
+        await plane.merge(ENDPOINT_SLICE, "kubernetes", {"endpoints": [{"addresses": [second.address]}]})
+        await backend.until(lambda: second not in backend.kernel and first in backend.kernel)

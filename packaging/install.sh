@@ -313,13 +313,19 @@ $(echo "$found" | grep -A 2 -e FAIL -e '^edgekube: ')"; }
     echo "$found" | grep -A 2 '^  warn' >&2 || true
 }
 
+failed() {
+    # With what the program said last of its own accord.
+    last=$(journalctl -q -u "$UNIT" -n 50 -o cat 2>/dev/null | sed -n 's/^edgekube: //p' | tail -n 1)
+    fail "$1${last:+: $last}. See journalctl -u $UNIT; systemd goes on trying. Running this again is fine"
+}
+
 start_with_systemd() {
     systemctl daemon-reload
     if ! is_true "$SKIP_ENABLE"; then systemctl enable -q edgekube-shutdown.service "$UNIT.service"; fi
     if is_true "$SKIP_START"; then return 0; fi
     systemctl start edgekube-shutdown.service || true
-    is_true "$UPGRADED" || systemctl restart "$UNIT.service" || fail "the service did not start: see journalctl -u $UNIT"
-    "$LAUNCHER" status --wait "$WAIT" --node --quiet "$@" || fail "the node did not become ready: see journalctl -u $UNIT"
+    is_true "$UPGRADED" || systemctl restart "$UNIT.service" 2>/dev/null || failed "the service did not start"
+    "$LAUNCHER" status --wait "$WAIT" --node --quiet "$@" || failed "the node did not become ready"
 }
 
 start_in_background() {

@@ -60,6 +60,24 @@ def test_import_of_a_folder_with_every_kind_of_archive(space, tmp_path):
     assert listed(space.cluster)["docker.io/library/multi:v1"] == ("pinned", "yes")
 
 
+def test_from_a_pipe_from_a_layout_in_a_folder_and_from_plain_files(space, tmp_path):
+    cluster = space.cluster
+    archive(tmp_path / "pipe.tar", tags=("example.org/pipe:v1",), files={"a": b"pipe"})
+    with (tmp_path / "pipe.tar").open("rb") as file:
+        done = subprocess.run(cluster.argv("images", "import", "-"), stdin=file, capture_output=True, text=True, check=True)
+    assert done.stdout == "imported example.org/pipe:v1\n"
+    layout = Layout()
+    layout.add(layout.image(architecture="amd64", mark="layout"), ref="example.org/layout:v1")
+    assert cluster.edgekube("images", "import", str(layout.write_folder(tmp_path / "layout"))) == "imported example.org/layout:v1\n"
+    subprocess.run(["tar", "-czf", str(tmp_path / "files.tgz"), "-C", "/etc", "hostname"], check=True)
+    said = cluster.edgekube("images", "import", "--rootfs=example.org/files:v1", str(tmp_path / "files.tgz"))
+    assert said == "imported example.org/files:v1\n"
+    names = [f"example.org/{name}:v1" for name in ("pipe", "layout", "files")]
+    assert [listed(cluster)[name] for name in names] == [("pinned", "no")] * 3
+    cluster.edgekube("images", "rm", "--force", *names)
+    assert not listed(cluster).keys() & set(names)
+
+
 def test_an_archive_for_other_machines_is_refused_in_words(space, tmp_path):
     layout = Layout()
     layout.add(layout.index({"s390x": layout.image(architecture="s390x")}), ref="foreign:v1")
@@ -120,8 +138,11 @@ def test_a_broken_file_in_the_folder_is_an_event(space):
 
 
 @pytest.fixture
-def own():
-    with cluster("--image-gc-high-threshold=2", "--image-gc-low-threshold=1", "--minimum-image-ttl-seconds=0", start=False) as found:
+def own(tmp_path):
+    registries = f"--private-registry={tmp_path}/registries.yaml"
+    with cluster(
+        registries, "--image-gc-high-threshold=2", "--image-gc-low-threshold=1", "--minimum-image-ttl-seconds=0", start=False
+    ) as found:
         yield found
 
 
@@ -147,6 +168,11 @@ def test_before_the_first_start_and_over_restarts_and_under_a_full_disk(own, tmp
     assert "only found" in wait_until(
         lambda: own.kubectl("get", "events", "--field-selector=reason=FreeDiskSpaceFailed", "-o=jsonpath={..message}")
     )
+    (tmp_path / "registries.yaml").write_text('mirrors: {docker.io: {endpoint: ["http://127.0.0.1:1"], rewrite: {"^library/": "hub/"}}}')
+    own.kubectl("run", "mirrored", "--image=nosuch:v1", "--restart=Never")
+    failed = 'Failed to pull image "nosuch:v1": failed to pull image "docker.io/library/nosuch:v1": tried 2 endpoints: '
+    wait_until(lambda: f"{failed}127.0.0.1:1/hub/nosuch:v1: can not be reached" in own.kubectl("get", "events", "-o=jsonpath={..message}"))
+    own.kubectl("delete", "pod", "mirrored")
     loads = own.log_text().count("image loaded")
     own.stop()
     own.start()

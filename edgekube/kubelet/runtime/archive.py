@@ -264,11 +264,13 @@ def _members(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                 with one.open("rb") as file:
                     yield one.relative_to(path).as_posix(), one.stat().st_size, file
         return
-    with opened(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
-            if member.isreg() and (inside := tar.extractfile(member)) is not None:
-                yield _member(member.name), member.size, inside
-        while stream.read(_CHUNK):
+    with opened(path) as stream:
+        plain = isinstance(getattr(stream, "raw", None), io.FileIO)  # then what nobody wants is skipped, not read
+        with tarfile.open(fileobj=stream, mode="r:" if plain else "r|") as tar:
+            for member in tar:
+                if member.isreg() and (inside := tar.extractfile(member)) is not None:
+                    yield _member(member.name), member.size, inside
+        while not plain and stream.read(_CHUNK):
             pass  # the checksum of a packed file comes last
 
 

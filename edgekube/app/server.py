@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from edgekube.apiserver.component import ApiServerComponent, ApiServerConfig
 from edgekube.app.backup import exchange
+from edgekube.app.backup.folder import hint
 from edgekube.app.backup.restore import ASIDE
 from edgekube.app.backup.schedule import Snapshots
 from edgekube.app.certificates import CertificateRenewal
@@ -26,12 +27,16 @@ from edgekube.lib.supervise import Component, supervise
 from edgekube.lib.timefloor import FlooredClock
 from edgekube.manifests.component import ManifestsFolder
 from edgekube.scheduler.component import Scheduler
+from edgekube.store.protocol import StoreDamaged
 
 
 async def run_server(settings: Settings, stop: asyncio.Event, announce: Callable[[], None]) -> None:
     """Run all parts until `stop`; `announce` is called once /readyz is ok."""
     clock = make_clock(settings.data_dir, settings.test_clock_offset_file)
-    plane = await open_plane(settings, paths_of(settings), clock)
+    try:
+        plane = await open_plane(settings, paths_of(settings), clock)
+    except StoreDamaged as error:
+        raise StoreDamaged(f"{error}{hint(settings.data_dir) if 'damaged' in str(error) else ''}") from error
 
     def ready() -> None:
         plane.server.health.starting = False

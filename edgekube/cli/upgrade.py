@@ -57,7 +57,8 @@ def main(settings: Settings, arguments: Namespace) -> int:
     except (Refused, trial.Busy) as error:
         raise Failure(str(error)) from None
     except OSError as error:
-        raise Failure(f"{error.filename}: {(error.strerror or str(error)).lower()}" if error.filename else str(error)) from None
+        where = f" ({error.filename})" if error.filename else ""
+        raise Failure(f"the upgrade did not happen: {(error.strerror or str(error)).lower()}{where}") from None
 
 
 def _upgrade(settings: Settings, switch: Switch, arguments: Namespace) -> int:

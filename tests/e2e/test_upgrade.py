@@ -188,3 +188,15 @@ def test_a_stopped_one_is_on_trial_from_its_next_start_on(server):
     assert server.answers() == "0.2.0"
     code, said = server.upgrade(server.version("0.1.0"), "--allow-downgrade", "--timeout=30")
     assert code == 0, said
+
+
+@pytest.mark.parametrize("point", ["copied", "kept-previous"])
+def test_a_full_disk_is_no_upgrade(server, point):
+    before = state(server)
+    argv = server.argv("upgrade", str(server.version("0.2.0")), f"--program={server.file}")
+    done = subprocess.run(argv, env=os.environ | {"EDGEKUBE_FAILPOINTS": f"upgrade.{point}=error"}, check=False, capture_output=True, text=True)
+    assert (done.returncode, "edgekube: the upgrade did not happen: " in done.stderr) == (1, True), done.stderr
+    wait_until(lambda: _serves(server), seconds=60, what="it serves")
+    assert (server.answers(), state(server)) == ("0.1.0", before)
+    assert not (server.data / "upgrade").exists()
+    assert not server.file.with_name("edgekube.next").exists()

@@ -81,6 +81,12 @@ def found(folder: Path) -> Sequence[Snapshot]:
     return sorted(snapshots, key=lambda each: each.order)
 
 
+def hint(data: Path) -> str:
+    """What to do about a database that can not be opened, if there is a snapshot to do it with."""
+    good = [each for each in found(folder_of(data)) if not each.trouble]
+    return f"; the newest snapshot comes back with: edgekube snapshot restore {good[-1].name}" if good else ""
+
+
 def plan_prune(snapshots: Sequence[Snapshot], keep: int) -> Sequence[Snapshot]:
     """Which go so that the newest `keep` stay. Those that can not be read count for nothing and go once there are
     enough others."""

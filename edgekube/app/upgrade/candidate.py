@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import re
+import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from edgekube.lib.process import clean_environment
 
+_MAGIC = b"EDGEKUBE-PAYLOAD"
+_FOOTER = struct.Struct("<QQ8x32s32x64x8x32x16s")  # packaging/launcher/launcher.h: offset, length, sha256, magic
 _ELF = b"\x7fELF"
 _MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7l", 3: "i686", 243: "riscv64"}
 _SECONDS = 180  # a slow card unpacks
@@ -47,10 +50,30 @@ def check_file(file: Path) -> str:
             raise Refused(f"{file} is a program for {made_for}, this machine is {here}")
     elif not start.startswith(b"#!"):
         raise Refused(f"{file} is no program: it is damaged or another file")
+    if not _payload_fits(file):
+        raise Refused(f"{file} is damaged: what is packed in it is not what its end says; copy it again")
     expected = _listed(file)
     if expected and expected != digest:
         raise Refused(f"{file} is damaged: its checksum is not the one in {file.with_name('SHA256SUMS')}")
     return digest
+
+
+def _payload_fits(file: Path) -> bool:
+    """The launcher looks at what it unpacks, but a version that is unpacked already it does not unpack again (packaging/launcher)."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        if size < _FOOTER.size:
+            return True
+        opened.seek(size - _FOOTER.size)
+        offset, length, payload, magic = _FOOTER.unpack(opened.read())
+        if magic != _MAGIC:
+            return True  # not packed: a script, another kind of program
+        opened.seek(offset)
+        left, found = length, hashlib.sha256()
+        while left > 0 and (data := opened.read(min(left, 1 << 20))):
+            found.update(data)
+            left -= len(data)
+    return left == 0 and found.digest() == bytes(payload)
 
 
 def _listed(file: Path) -> str:

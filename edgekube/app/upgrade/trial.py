@@ -72,6 +72,7 @@ def begin(paths: Paths, switch: Switch, trial: Trial) -> None:
         hit("upgrade.begun")
     except OSError:
         switch.go_back()
+        switch.tidy()
         state.clear(paths.data)
         if trial.was_running:
             running.start(way, switch.path)

@@ -1,6 +1,8 @@
 """The parts of an upgrade that decide without a server: versions, command lines, the gate, the names of the program."""
 
+import hashlib
 import os
+import struct
 import subprocess
 import time
 
@@ -128,6 +130,21 @@ def test_what_runs_under_a_name(tmp_path):
     with subprocess.Popen([script, "status"], stdin=subprocess.PIPE) as process:
         assert started_as(script) == []
         process.stdin.close()
+
+
+def test_what_is_packed_must_fit_its_end(tmp_path):
+    """A launcher that has unpacked this version already looks at the end only."""
+    payload = os.urandom(5000)
+    end = struct.pack("<QQQ32s32s64sII32s16s", 7, 5000, 0, hashlib.sha256(payload).digest(), b"", b"", 35, 0, b"0.2.0", b"EDGEKUBE-PAYLOAD")
+    file = tmp_path / "edgekube"
+    file.write_bytes(b"#!x\n123" + payload + end)
+    check_file(file)
+    for at in (7, 3000, 5006):
+        data = bytearray(file.read_bytes())
+        data[at] ^= 1
+        (tmp_path / "flipped").write_bytes(data)
+        with pytest.raises(Refused, match="is damaged: what is packed in it"):
+            check_file(tmp_path / "flipped")
 
 
 def test_asking_a_file(tmp_path):

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PERIOD = 300.0
 EVERYTHING = sys.maxsize
+_NEVER = 100  # percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class ImageCollector:
 
     def due(self, disk: Disk, *, pressure: bool) -> bool:
         """Whether `collect` has something to do now; cheap, asked at each beat of the node."""
-        if self._clock.monotonic() - self._tried < (PERIOD if not pressure else PERIOD / 5):
+        if self._thresholds.high >= _NEVER or self._clock.monotonic() - self._tried < (PERIOD if not pressure else PERIOD / 5):
             return False
         return pressure or wanted_bytes(disk, self._thresholds) > 0
 

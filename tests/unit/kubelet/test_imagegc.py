@@ -64,7 +64,7 @@ def test_what_was_there_at_the_start_is_old_and_what_comes_later_is_not():
 
 
 class Bench:
-    def __init__(self, tmp_path, needed=()):
+    def __init__(self, tmp_path, needed=(), thresholds=None):
         self.runtime, self.clock, self.told = FakeRuntime(), FakeClock(), []
         self.runtime.images_known = {one.tags[0]: replace(one, size=2 * GB) for one in (A, B, C, D)}
         self.book = ImageBook(tmp_path)
@@ -72,7 +72,7 @@ class Bench:
             runtime=self.runtime,
             book=self.book,
             clock=self.clock,
-            thresholds=Thresholds(),
+            thresholds=thresholds or Thresholds(),
             needed=lambda: set(needed),
             tell=lambda reason, message: self.told.append((reason, message)),
         )
@@ -85,6 +85,13 @@ async def test_it_stops_when_enough_is_free(tmp_path):
     bench = Bench(tmp_path)
     assert await bench.collector.collect(disk(83), pressure=False) == 2 * GB  # nothing is wanted; asked anyway one goes
     assert bench.collector.due(disk(99), pressure=False) is False  # not twice within 5 minutes
+
+
+async def test_never_is_never_whatever_the_disk_says(tmp_path):
+    """The images of somebody else's podman are not ours to remove."""
+    bench = Bench(tmp_path, thresholds=Thresholds(high=100))
+    assert not bench.collector.due(disk(99), pressure=False)
+    assert not bench.collector.due(disk(99), pressure=True)
 
 
 async def test_pinned_and_needed_ones_survive_a_full_disk_and_people_are_told(tmp_path):

@@ -11,23 +11,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The newest symbol version GLIBC_2.<n> that the C library has; 0 if it can not be told. */
-static unsigned newest(const char *library) {
-    unsigned found = 0;
+#define SAYS "release version 2." /* "GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36." */
+
+/* The <n> of glibc 2.<n>; 0 if it can not be told. */
+static unsigned version_of(const char *library) {
+    unsigned minor = 0;
     struct stat about;
     int file = open(library, O_RDONLY | O_CLOEXEC);
     if (file < 0 || fstat(file, &about) < 0) return 0;
     const char *bytes = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, file, 0);
     close(file);
     if (bytes == MAP_FAILED) return 0;
-    const char *end = bytes + about.st_size, *at = bytes;
-    while ((at = memmem(at, (size_t)(end - at), "GLIBC_2.", 8)) != NULL) {
-        unsigned minor = 0;
-        for (at += 8; at < end && *at >= '0' && *at <= '9' && minor < 1000; at++) minor = minor * 10 + (unsigned)(*at - '0');
-        if (minor > found && minor < 1000) found = minor;
-    }
+    const char *end = bytes + about.st_size, *at = memmem(bytes, (size_t)about.st_size, SAYS, strlen(SAYS));
+    for (at = at ? at + strlen(SAYS) : end; at < end && *at >= '0' && *at <= '9' && minor < 1000; at++) minor = minor * 10 + (unsigned)(*at - '0');
     munmap((void *)bytes, (size_t)about.st_size);
-    return found;
+    return minor;
 }
 
 bool host_fits(const struct footer *footer, char *reason) {
@@ -42,7 +40,7 @@ bool host_fits(const struct footer *footer, char *reason) {
     }
     char *slash = strrchr(loader, '/');
     snprintf(library, sizeof library, "%.*s/libc.so.6", (int)(slash - loader), loader);
-    unsigned found = newest(library);
+    unsigned found = version_of(library);
     if (found == 0 || found >= footer->glibc_minor) return true;
     snprintf(reason, REASON, "this machine's C library is glibc 2.%u, but 2.%u or newer is needed: Debian 12, Ubuntu 22.04, Raspberry Pi OS 12 or newer",
              found, footer->glibc_minor);

@@ -1,5 +1,6 @@
 """The built binary itself: whole, a working server, and children that see nothing of how it is packed."""
 
+import contextlib
 import json
 import os
 import re
@@ -153,6 +154,7 @@ def test_children_see_nothing_of_the_package(program, spies, tmp_path_factory):
         for pid in processes:
             assert leaks(environment(pid)) == [], command(pid)
             assert f"{found.data}/data/" not in maps(pid), command(pid)
+            assert not [name for name in open_files(pid) if name.startswith(f"{found.data}/data/")], command(pid)
         assert "== podman" in log.read_text()
         assert leaks(log.read_text()) == []
         assert f"removed: {found.data}" in found.uninstall(), "it removes the folder that it runs from, last"
@@ -169,6 +171,15 @@ def environment(pid):
 
 def maps(pid):
     return read(pid, "maps")
+
+
+def open_files(pid):
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(str(entry.readlink()))
+    return found
 
 
 def read(pid, name):

@@ -46,7 +46,8 @@ class Snapshots:
 
     async def run(self, ready: asyncio.Event) -> None:
         ready.set()
-        hours = self._settings.snapshot_interval_hours
+        settings = self._settings
+        hours = settings.snapshot_interval_hours
         if not hours:
             await asyncio.Event().wait()
         wait = max(_FIRST_SECONDS, await asyncio.to_thread(self._due_in, hours * 3600.0))
@@ -86,7 +87,8 @@ class Snapshots:
         return bool(newest.get("durable") == durable and newest.get("files") == digest(gather_files(self._paths.data)))
 
     def _own_seal(self) -> Seal | None:
-        file = self._settings.snapshot_passphrase_file
+        settings = self._settings
+        file = settings.snapshot_passphrase_file
         return archive.make_seal(read_passphrase(Path(file))) if file else None
 
     async def _save(self, name: str, seal: Seal | None) -> Saved:

@@ -59,16 +59,20 @@ class Switch:
             aside.unlink(missing_ok=True)
         sync_folder(self.path.parent)
 
+    def keep_previous(self) -> None:
+        """What is installed gets its second name; unless that is the script of a trial."""
+        if not self.on_trial:
+            self._link(self.path, self.previous)
+            hit("upgrade.kept-previous")
+
     def begin(self, data: Path) -> None:
-        """What is installed is kept as the previous one, and the trial begins."""
-        self._link(self.path, self.previous)
-        hit("upgrade.kept-previous")
-        judge = shlex.join([str(self.previous), *self.judge(data)[1:]])
-        write_atomic(self.path, _SCRIPT.format(mark=_MARK, judge=judge, program=shlex.quote(str(self.next))).encode(), mode=0o755)
+        """The trial begins, with the previous one as its judge."""
+        script = _SCRIPT.format(mark=_MARK, judge=shlex.join(self.judge(data)), program=shlex.quote(str(self.next)))
+        write_atomic(self.path, script.encode(), mode=0o755)
 
     def judge(self, data: Path) -> Sequence[str]:
-        """The command that judges what is on trial."""
-        return [str(self.path), "upgrade", "--resume", f"--data-dir={data}", f"--program={self.path}"]
+        """The command that judges what is on trial: the previous program's."""
+        return [str(self.previous), "upgrade", "--resume", f"--data-dir={data}", f"--program={self.path}"]
 
     def keep(self) -> None:
         """The one on trial is the program from now on."""

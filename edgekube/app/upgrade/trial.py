@@ -59,12 +59,13 @@ def begin(paths: Paths, switch: Switch, trial: Trial) -> None:
     From the first step on there is a judge that waits: were this process killed, it would start what was stopped.
     """
     way = way_of(trial)
-    exchange.forget(paths.data, state.ASIDE)
-    state.save(paths.data, trial)
-    running.spawn(switch.judge(paths.data))
-    hit("upgrade.begin")
-    running.stop(way, paths.pid)
     try:
+        exchange.forget(paths.data, state.ASIDE)
+        state.save(paths.data, trial)
+        switch.keep_previous()
+        running.spawn(switch.judge(paths.data))
+        hit("upgrade.begin")
+        running.stop(way, paths.pid)
         hit("upgrade.stopped")
         with _alone(paths):
             state.keep_data(paths.data, trial.role)
@@ -74,7 +75,7 @@ def begin(paths: Paths, switch: Switch, trial: Trial) -> None:
         switch.go_back()
         switch.tidy()
         state.clear(paths.data)
-        if trial.was_running:
+        if trial.was_running and not pidfile.running(paths.pid):
             running.start(way, switch.path)
         raise
 

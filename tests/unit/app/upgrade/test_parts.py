@@ -83,6 +83,7 @@ def test_names(switch, tmp_path, keep):
         switch.keep()
         switch.go_back()
     assert says(switch.path) == "old"
+    switch.keep_previous()
     switch.begin(tmp_path / "data")
     assert switch.on_trial
     assert says(switch.path, "status", "--x=a b") == "new status --x=a b"
@@ -97,6 +98,7 @@ def test_names(switch, tmp_path, keep):
 
 def test_the_script_starts_the_judge_with_servers_only(switch, tmp_path):
     switch.path.write_text(f"#!/bin/sh\necho $* >>{tmp_path}/judged\n")
+    switch.keep_previous()
     switch.begin(tmp_path / "da ta")
     says(switch.path, "status")
     assert says(switch.path, "server", "--x") == "new server --x"
@@ -111,6 +113,7 @@ def test_an_installation_that_is_a_link(switch, tmp_path):
     (tmp_path / "environment").chmod(0o755)
     switch.path.unlink()
     switch.path.symlink_to(tmp_path / "environment")
+    switch.keep_previous()
     switch.begin(tmp_path)
     assert says(switch.path, "version") == "new version"
     assert says(switch.previous) == "linked"

@@ -15,6 +15,9 @@ import edgekube
 FILE = "inventory.json"  # beside the package's modules, in the binary alone
 
 
+_UNITS = "units"  # of systemd: in the binary a folder of the package, in a checkout the folder `systemd` beside it
+
+
 class Inventory(TypedDict):
     """Everything sorted: equal trees have equal inventories."""
 
@@ -29,6 +32,13 @@ def package_folder() -> Path:
     return Path(edgekube.__file__).parent
 
 
+def data_file(name: str) -> Path:
+    """Where a data file of the inventory is."""
+    path = package_folder() / name
+    folder, _, unit = name.partition("/")
+    return package_folder().parent / "systemd" / unit if folder == _UNITS and not path.exists() else path
+
+
 def survey(left_out: Sequence[str] = ()) -> Inventory:
     """Read the source tree this runs from, but for the modules `left_out`."""
     root = package_folder()
@@ -37,11 +47,12 @@ def survey(left_out: Sequence[str] = ()) -> Inventory:
     own = {found.partition(":")[0] for found in imports if _is_own(found)}
     if missing := sorted(own - trees.keys()):
         raise ValueError(f"{', '.join(missing)} is imported, but left out")
-    data = [path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix not in (".py", ".pyc") and path.name != FILE]
+    data = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    data |= {f"{_UNITS}/{path.name}": path for path in (root.parent / "systemd").glob("*")}
     return Inventory(
         modules={name: _defined(tree) for name, tree in sorted(trees.items())},
         imports=sorted(imports - {found for found in imports if _is_own(found)}),
-        data={str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in data},
+        data={name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(data.items())},
         registries=registries(),
     )
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekube.cli.inventory import FILE, Inventory, package_folder, registries, survey
+from edgekube.cli.inventory import FILE, Inventory, data_file, package_folder, registries, survey
 from edgekube.lib import program
 
 _MANIFEST = "MANIFEST"
@@ -44,7 +44,7 @@ def missing(expected: Inventory) -> Iterator[str]:
         yield from (f"{name} lacks {each}" for each in defined if not hasattr(module, each))
     yield from (problem for each in expected["imports"] if (problem := _import(each)))
     for name, digest in expected["data"].items():
-        path = package_folder() / name
+        path = data_file(name)
         if not path.is_file():
             yield f"data file {name} is missing"
         elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:

@@ -9,14 +9,14 @@ import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 
 from edgekube.api import quantity
-from edgekube.app.hostkinds import FILE, FOLDER, PACKAGE, UNIT, State, look, undo
 from edgekube.app.paths import Paths, paths_of
+from edgekube.app.removalfiles import Say, remove_files
 from edgekube.config import Settings
 from edgekube.kubelet.orphans import remove_pod_logs
 from edgekube.kubelet.runtime.cgroups import Hierarchy, PodGroups
@@ -25,10 +25,8 @@ from edgekube.kubelet.runtime.rest import RestError
 from edgekube.kubelet.runtime.sandbox import Sandboxes
 from edgekube.kubelet.runtime.service import Service
 from edgekube.kubelet.runtime.settings import RuntimeConfig
-from edgekube.lib.failpoint import hit
-from edgekube.lib.files import mounts_below, remove_tree
+from edgekube.lib.files import mounts_below
 from edgekube.lib.process import ProgramMissing
-from edgekube.lib.receipt import Change, Receipt
 from edgekube.netpolicy.table import remove_policies
 from edgekube.network.component import remove_network
 from edgekube.proxy.backend import Node
@@ -37,11 +35,7 @@ from edgekube.store.protocol import StoreDamaged, StoreUnavailable
 from edgekube.store.sqlite import open_store
 
 _MNT_DETACH = 2
-Say = Callable[[str], None]
 _VOLUMES = frozenset(("volumes",))
-_LAUNCHER = Path("/usr/local/bin/edgekube")
-_INSTALLED = ("/usr/local/lib/edgekube", "/etc/edgekube", "/var/log/edgekube.log")
-_UNITS = tuple(Path("/etc/systemd/system") / name for name in ("edgekube.service", "edgekube-agent.service", "edgekube-shutdown.service"))
 
 
 def runtime_config(settings: Settings) -> RuntimeConfig:
@@ -103,54 +97,8 @@ def _remove_sandboxes(sandboxes: Sandboxes, say: Say) -> None:
 
 
 def _remove_files(settings: Settings, paths: Paths, delete_volumes: bool, say: Say, leave: Say) -> None:
-    """The receipt goes once all of it is undone, the program last of all: whoever is interrupted can run this again."""
     _unmount_ours(paths)
-    receipt = Receipt(paths.receipt)
-    changes = list(receipt.changes())
-    keep = frozenset[str]() if delete_volumes else _used(paths)
-    for folder, kept in ((paths.run, frozenset[str]()), (paths.data, keep | {paths.receipt.name})):
-        if folder.exists():
-            remove_tree(folder, keep=kept)
-            hit("uninstall")
-    replay(changes, receipt, say, leave)
-    _remove_file(settings.write_kubeconfig, say)
-    if paths.is_default:
-        _remove_installation(say)
-    if paths.data.exists():
-        gone = remove_tree(paths.data, keep=keep)
-        say(f"{paths.data}" + (" (volumes kept)" if keep else "" if gone else " (emptied: it is a mount point)"))
-    hit("uninstall")
-    for change in reversed(changes):
-        if change.kind == FOLDER and undo(change, receipt):
-            say(change.name)
-    if paths.is_default or any(change.name == str(_LAUNCHER) for change in changes):
-        _remove_file(_LAUNCHER, say)
-
-
-def replay(changes: Sequence[Change], receipt: Receipt, say: Say, leave: Say) -> None:
-    """Undo what was noted, the last first. What somebody else has changed since stays, and is told."""
-    for change in reversed(changes):
-        if change.name == str(_LAUNCHER):
-            continue
-        if change.kind == PACKAGE:
-            leave(f"package {change.name}: other programs may need it by now")
-        if change.kind == FILE and look(change) is State.FOREIGN:
-            leave(f"{change.name}: somebody has changed it since")
-            continue
-        try:
-            done = undo(change, receipt)
-        except OSError as error:
-            leave(f"{change.name}: {error.strerror or error}")
-            continue
-        if done:
-            say(done)
-        hit("uninstall")
-
-
-def _remove_file(path: Path, say: Say) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-        say(str(path))
+    remove_files(settings, paths, keep=frozenset() if delete_volumes else _used(paths), say=say, leave=leave)
 
 
 def _unmount_ours(paths: Paths) -> None:
@@ -199,14 +147,3 @@ def remove_logs(paths: Paths, uids: Sequence[str]) -> None:
     for folder in (paths.container_links, paths.pod_logs):
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def _remove_installation(say: Say) -> None:
-    """What an installer before the receipt has left."""
-    for unit in _UNITS:
-        if unit.exists():
-            say(undo(Change(UNIT, str(unit)), Receipt(unit.parent)))
-    for name in _INSTALLED:
-        if os.path.lexists(name):
-            remove_tree(Path(name)) if os.path.isdir(name) else os.unlink(name)
-            say(name)

@@ -77,19 +77,45 @@ def test_installed_twice_and_taken_away_the_machine_is_as_it_was(here, tmp_path)
 
 def test_variables_as_k3s_users_know_them(here, tmp_path):
     env = {"INSTALL_EDGEKUBE_BINARY": program(tmp_path), "INSTALL_EDGEKUBE_EXEC": "--node-name=pi", "INSTALL_EDGEKUBE_SKIP_START": "true",
-           "INSTALL_EDGEKUBE_DATA_DIR": "/usr/local/data/ek", "EDGEKUBE_URL": "https://10.0.0.1:6443", "EDGEKUBE_TOKEN": "EK1abc::id.secret",
+           "INSTALL_EDGEKUBE_DATA_DIR": "/run/systemd/data/ek", "EDGEKUBE_URL": "https://10.0.0.1:6443", "EDGEKUBE_TOKEN": "EK1abc::id.secret",
            "EDGEKUBE_KUBELET_PORT": "10999"}  # fmt: skip
     before = here.files()
     done = here.run(INSTALL, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     text = here.sh("cat /etc/edgekube/config.yaml")
-    for line in ('server: ["https://10.0.0.1:6443"]', 'node-name: "pi"', 'data-dir: "/usr/local/data/ek"', 'kubelet-port: 10999'):
+    for line in ('server: ["https://10.0.0.1:6443"]', 'node-name: "pi"', 'data-dir: "/run/systemd/data/ek"', 'kubelet-port: 10999'):
         assert line in text
-    assert here.sh("grep -rl EK1abc /etc /usr/local/data /usr/local/bin /var/log/edgekube.log 2>/dev/null || true").split() == ["/etc/edgekube/join-token"]
+    assert here.sh("grep -rl EK1abc /etc /run/systemd/data /usr/local/bin /var/log/edgekube.log 2>/dev/null || true").split() == ["/etc/edgekube/join-token"]
     assert stat.S_IMODE(int(here.sh("stat -c %a /etc/edgekube/join-token"), 8)) == 0o600
-    assert stat.S_IMODE(int(here.sh("stat -c %a /usr/local/data/ek"), 8)) == 0o700
+    assert stat.S_IMODE(int(here.sh("stat -c %a /run/systemd/data/ek"), 8)) == 0o700
     here.sh("edgekube uninstall --yes")
     assert here.files() == before
+
+
+def test_an_uninstall_killed_anywhere_completes_wherever_the_data_is(here, tmp_path):
+    before = here.files()
+    binary = program(tmp_path)
+    flags = ["--data-dir=/run/systemd/other/ek", "--binary", binary]
+    done = here.run(INSTALL, *flags, env={"INSTALL_EDGEKUBE_SKIP_START": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    for step in range(1, 60):
+        if here.run(binary, "uninstall", "--yes", env={"EDGEKUBE_FAILPOINTS": f"uninstall=kill:{step}"}).returncode == 0:
+            break
+    assert step > 8
+    assert set(here.files()) - set(before) <= {"/run/systemd/other"}, "at worst an empty folder above the data directory"
+    assert set(before) <= set(here.files())
+
+
+def test_what_was_there_before_comes_back_and_what_came_since_stays(here, tmp_path):
+    here.sh("mkdir -p /etc/edgekube; echo 'max-pods: 9 # mine' > /etc/edgekube/config.yaml; echo theirs > /etc/edgekube/kubeconfig.yaml")
+    before = here.files()
+    done = here.run(INSTALL, "--binary", program(tmp_path), "--node-name=pi")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert here.sh("cat /etc/edgekube/config.yaml") == 'max-pods: 9 # mine\nnode-name: "pi"\n'
+    here.sh("echo > /etc/edgekube/notes")
+    here.sh("edgekube uninstall --yes")
+    assert [name for name in here.files() if name not in before] == ["/etc/edgekube/notes"]
+    assert here.sh("cat /etc/edgekube/config.yaml /etc/edgekube/kubeconfig.yaml") == "max-pods: 9 # mine\ntheirs\n"
 
 
 def test_offline_images_go_where_they_are_loaded_from(here, tmp_path):

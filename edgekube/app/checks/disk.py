@@ -25,6 +25,8 @@ _SLOW, _SECONDS, _WRITES = 0.050, 0.5, 20
 def check_disk(settings: Settings) -> Sequence[Finding]:
     folder = nearest(settings.data_dir)
     kind, options, device = mount_of(folder, Path("/proc/self/mountinfo").read_text())
+    if settings.disable_agent and kind == "overlay":
+        kind = "overlay without containers"
     found = judge_mount(settings.data_dir, kind, options, device, frozen=bool(getattr(sys, "frozen", False)))
     state = os.statvfs(folder)
     found += judge_room(settings.data_dir, state.f_bavail * state.f_frsize, state.f_favail if state.f_files else None)
@@ -65,6 +67,9 @@ def judge_mount(data_dir: Path, kind: str, options: Sequence[str], device: str, 
     if "ro" in options:
         text = f"{data_dir} is on a disk that is mounted read-only"
         return [Finding("file system", False, text, "see dmesg for why, then mount it read-write", proof=proof)]
+    if kind == "overlay":
+        text = f"{data_dir} is on overlayfs, over which podman can not layer images: this is the inside of a container, or a live system"
+        return [Finding("file system", False, text, "use a disk: --data-dir", proof=proof)]
     found = []
     if kind in _MEMORY:
         text = f"{data_dir} is in memory: everything is lost with a reboot"

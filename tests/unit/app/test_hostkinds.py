@@ -6,7 +6,7 @@ import pytest
 
 from edgekube.app import hostkinds
 from edgekube.app.hostkinds import State, configured, digest, look, undo
-from edgekube.app.removal import replay
+from edgekube.app.removalfiles import replay
 from edgekube.lib.receipt import Change, Receipt
 from tests.kit.netns import call_inside, namespace
 from tests.kit.requires import needs

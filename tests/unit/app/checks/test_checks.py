@@ -69,7 +69,7 @@ def test_the_mount_below_a_folder(folder, kind, option):
     ("kind", "options", "frozen", "expected"),
     [
         ("ext4", ["rw"], True, []),
-        ("overlay", ["rw"], True, []),
+        ("overlay", ["rw"], True, [("file system", True)]),
         ("tmpfs", ["rw"], True, [("file system", False)]),
         ("nfs4", ["rw"], False, [("file system", True)]),
         ("vfat", ["rw"], False, [("file system", True)]),

@@ -1,5 +1,6 @@
 """A snapshot taken from a store that goes on, restored on blank and used machines, and killed at every step."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from edgekube.app.backup import exchange, save
-from edgekube.app.backup.restore import ASIDE, Refused, restore
+from edgekube.app.backup import content, exchange, save
+from edgekube.app.backup.content import SnapshotRow
+from edgekube.app.backup.restore import ASIDE, Refused, missing_flags, restore
 from edgekube.app.paths import Paths
-from edgekube.config import Settings
+from edgekube.config import Settings, shared
 from edgekube.lib import archive
-from edgekube.store.protocol import Compacted, FutureRevision
+from edgekube.store.protocol import Compacted, EventType, FutureRevision
 from edgekube.store.sqlite import open_store
 from edgekube.store.transplant import BUMP
 
@@ -148,9 +150,6 @@ def listing(folder):
 
 
 def test_flags_that_the_cluster_needs(tmp_path):
-    from edgekube.app.backup.restore import missing_flags
-    from edgekube.config import shared
-
     theirs = shared(replace(settings(tmp_path), cluster_cidr="10.9.0.0/16"))
     assert missing_flags({"cluster": theirs}, settings(tmp_path)) == ["--cluster-cidr=10.9.0.0/16"]
 
@@ -205,8 +204,6 @@ async def test_killed_at_every_step(tmp_path, step, how):
 
 
 def test_an_offline_image_is_what_the_store_would_load(tmp_path):
-    import asyncio
-
     paths = machine(tmp_path, "here")
 
     async def make():
@@ -223,8 +220,6 @@ def test_an_offline_image_is_what_the_store_would_load(tmp_path):
 
 
 def test_header_says_what_list_shows(tmp_path):
-    import asyncio
-
     paths = machine(tmp_path, "here")
 
     async def make():
@@ -237,3 +232,48 @@ def test_header_says_what_list_shows(tmp_path):
     header = archive.read_header(asyncio.run(make()).path)
     assert json.dumps(header)
     assert {"created": "2026-05-01T00:00:00Z", "node": "pi", "objects": 19, "format": 1, "database": 1}.items() <= header.items()
+
+
+async def test_under_load_each_is_the_state_at_one_revision(tmp_path):
+    """Writers never stop; every snapshot is exactly what the events up to its revision tell."""
+    paths = machine(tmp_path, "here")
+    credentials(paths.data)
+    store = await open_store(paths.database)
+    events, stop = [], False
+    for bucket in ("pods", "leases"):
+        store.subscribe(bucket, events.extend)
+
+    async def writer(number):
+        turn = 0
+        while not stop:
+            turn += 1
+            durable = number % 2 == 0
+            key = f"{'pods' if durable else 'leases'}/{number}-{turn % 7}"
+            found = store.latest(key)
+            if found is None:
+                await store.create(key, value(b"%d" % turn * 300), durable=durable)
+            elif turn % 5 == 0:
+                await store.delete(key, found.revision, value(b"gone"))
+            else:
+                await store.update(key, found.revision, value(b"%d" % turn * 300), durable=durable)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(6):
+            group.create_task(writer(number))
+        here = settings(paths.data)
+        saved = [await save.save_online(paths, here, store.everything(), name=f"s{number}", now=NOW) for number in range(20)]
+        stop = True
+    await store.close()
+    assert len({each.revision for each in saved}) > 10
+    for each in saved:
+        expected = {}
+        for event in events:
+            if event.revision > each.revision:
+                break
+            expected[event.record.key] = event.record.value
+            if event.type is EventType.DELETED:
+                del expected[event.record.key]
+        archive.verify(each.path)
+        found = {row.key: row.value for row in content.unpack(archive.read(each.path)) if isinstance(row, SnapshotRow)}
+        assert found == expected

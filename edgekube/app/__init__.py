@@ -6,4 +6,5 @@
     shutdown.py   the end of pods when the machine goes down                       checks/       everything `edgekube check` looks at
     setup.py      what an installer leaves: configuration, token, units            hostkinds.py  how a change of the host is undone
     hostchanges.py  what a node changes on its host, for the receipt               removalfiles.py  the end of an uninstall
+    backup/       snapshots, and how one becomes the state again                   upgrade/      another version, on trial
 """

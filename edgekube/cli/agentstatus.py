@@ -17,6 +17,7 @@ from edgekube.config import Settings
 from edgekube.lib.tlsclock import ignore_time
 
 _ASK_SECONDS = 3.0
+AWAY = "no server answers"
 
 NodeState = Callable[[str, int, str], tuple[bool, str]]
 
@@ -33,7 +34,7 @@ def agent_state(settings: Settings, node_state: NodeState) -> tuple[bool, str]:
         return False, "this machine has not joined a cluster yet"
     server, status, text = asyncio.run(_ask(settings, identity))
     if not server:
-        return False, f"node: {identity.name}\nno server answers: {text}\nits pods keep running"
+        return False, f"node: {identity.name}\n{AWAY}: {text}\nits pods keep running"
     if status in (401, 403):
         return False, f"node: {identity.name}\nserver: {server} does not accept this node: {_message(text)}"
     ready, line = node_state(identity.name, status, text)

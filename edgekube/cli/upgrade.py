@@ -17,7 +17,7 @@ from edgekube.app.upgrade.gate import Look
 from edgekube.app.upgrade.running import Way
 from edgekube.app.upgrade.state import TRIAL, Trial
 from edgekube.app.upgrade.switch import Switch
-from edgekube.cli.agentstatus import agent_state
+from edgekube.cli.agentstatus import AWAY, agent_state
 from edgekube.cli.localapi import ask
 from edgekube.cli.main import Failure, settings_of
 from edgekube.cli.snapshot import save_snapshot
@@ -181,7 +181,8 @@ def _missing(planned: Trial, settings: Settings) -> str:
     """What it does not show yet; "" if it shows all."""
     if planned.role == "agent":
         good, text = agent_state(settings, lambda *told: _node(planned, *told)) if planned.was_ready else (True, "")
-        return "" if good else _last(text)
+        # A server that does not answer us either (after a power cut of both) says nothing about the agent.
+        return "" if good or AWAY in text else _last(text)
     status, text = ask(settings, "/readyz?verbose")
     if status != 200:
         return _last(text) if status == 0 else next((line for line in text.splitlines() if line.startswith("[-]")), _last(text))

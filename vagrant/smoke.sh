@@ -16,7 +16,7 @@ began=$(date +%s)
 
 say() { echo "smoke: $(($(date +%s) - began)) s: $*"; }
 fail() { echo "smoke: FAILED: $*" >&2; exit 1; }
-kc() { kubectl --kubeconfig "$work/kubeconfig.yaml" "$@"; }
+kc() { timeout 90 kubectl --kubeconfig "$work/kubeconfig.yaml" "$@"; }
 on() { name=$1 && shift && vagrant ssh "$name" -c "$*" -- -q </dev/null; }
 
 eventually() {
@@ -83,8 +83,8 @@ rolled_out() { kc rollout status deployment/smoke --timeout=5s; }
 eventually "a pod runs on every node" rolled_out
 
 pods() { kc get pods -l app=smoke -o 'jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}'; }
-answers() { [ "$(kc exec "$1" -- wget -qO- -T 5 "http://$2:8080/index.html")" = "$3" ]; }
-resolves() { kc exec "$1" -- wget -qO- -T 5 http://smoke.default.svc.cluster.local/index.html | grep -q smoke-; }
+answers() { [ "$(kc exec "$1" -- wget -qO- "http://$2:8080/index.html")" = "$3" ]; }
+resolves() { kc exec "$1" -- wget -qO- http://smoke.default.svc.cluster.local/index.html | grep -q smoke-; }
 logged() { kc logs "$1" | grep -q serving; }
 network_works() {
     pods >"$work/pods"

@@ -32,10 +32,10 @@ def works(site):
     pods = eventually(lambda: site.all_ready(2), patience=600)
     assert {pod[1] for pod in pods} == {"vm1", "vm2"}
     (first, _, near, *_), (second, _, far, *_) = pods
-    eventually(lambda: site.kubectl("exec", first, "--", "wget", "-qO-", "-T", "5", f"http://{far}:8080/index.html") == second)
-    eventually(lambda: site.kubectl("exec", second, "--", "wget", "-qO-", "-T", "5", f"http://{near}:8080/index.html") == first)
+    eventually(lambda: site.kubectl("exec", first, "--", "wget", "-qO-", f"http://{far}:8080/index.html") == second)
+    eventually(lambda: site.kubectl("exec", second, "--", "wget", "-qO-", f"http://{near}:8080/index.html") == first)
     for name in (first, second):
-        words = ["wget", "-qO-", "-T", "5", "http://web.default.svc.cluster.local/index.html"]
+        words = ["wget", "-qO-", "http://web.default.svc.cluster.local/index.html"]
         eventually(lambda name=name, words=words: "web-" in site.kubectl("exec", name, "--", *words))
     port = site.get("service", "web")["spec"]["ports"][0]["nodePort"]
     for vm in site.machines:

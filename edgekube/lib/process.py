@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")  # what systemd tells this process alone
@@ -47,18 +47,19 @@ def require(program: str, *, package: str) -> str:
 async def run(argv: Sequence[str], *, timeout: float, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> Completed:
     """Run `argv` to its end. Raises ProgramMissing, or ProgramTimeout after `timeout` seconds (the program is killed)."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=clean_environment(env),
-        )
+        with _input(stdin) as source:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=source,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=clean_environment(env),
+            )
     except FileNotFoundError as error:
         raise ProgramMissing(f"{argv[0]} was not found") from error
     try:
         async with asyncio.timeout(timeout):
-            stdout, stderr = await process.communicate(stdin)
+            stdout, stderr = await process.communicate()
     except TimeoutError as error:
         raise ProgramTimeout(f"{argv[0]} did not end within {timeout:g} s") from error
     finally:
@@ -67,3 +68,15 @@ async def run(argv: Sequence[str], *, timeout: float, stdin: bytes | None = None
                 process.kill()
             await process.wait()
     return Completed(process.returncode or 0, stdout, stderr)
+
+
+@contextlib.contextmanager
+def _input(data: bytes | None) -> Iterator[int]:
+    """A file in memory, no pipe: a program that ends before it has read everything is no error, which uvloop's pipes make of it."""
+    if data is None:
+        yield asyncio.subprocess.DEVNULL
+        return
+    with open(os.memfd_create("stdin"), "w+b") as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()

@@ -28,6 +28,20 @@ from tests.kit import netns as ns
 from tests.kit.apiserver import live_server
 
 
+class OneSpawnsAtATime(uvloop.Loop):
+    """uvloop refuses to start a program while another loop of the process does (and then does not close any more); a server has one loop."""
+
+    _spawning = threading.Lock()
+
+    async def subprocess_exec(self, *args, **kwargs):
+        while not self._spawning.acquire(blocking=False):
+            await asyncio.sleep(0.001)
+        try:
+            return await super().subprocess_exec(*args, **kwargs)
+        finally:
+            self._spawning.release()
+
+
 class Loop:
     """An event loop in a thread, which may live in a namespace."""
 
@@ -46,7 +60,7 @@ class Loop:
             with open(self._netns, "rb") as file:
                 if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), ns.NEWNET):
                     raise OSError(ctypes.get_errno(), "setns")
-        self.loop = uvloop.new_event_loop()
+        self.loop = OneSpawnsAtATime()
         asyncio.set_event_loop(self.loop)
         self.loop.call_soon(self._started.set)
         self.loop.run_forever()

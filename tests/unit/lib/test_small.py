@@ -1,11 +1,13 @@
 """Back-off, files, processes, pid files, log lines, failpoints."""
 
+import asyncio
 import logging
 import os
 import subprocess
 import sys
 
 import pytest
+import uvloop
 
 from edgekube.lib.backoff import Backoff
 from edgekube.lib.clock import FakeClock, parse_rfc3339, rfc3339, rfc3339_micro
@@ -61,6 +63,17 @@ async def test_programs_have_deadlines_and_clear_absence():
         await run(["/no/such/program"], timeout=1)
 
 
+def test_input_that_nobody_reads_is_no_error():
+    """On the loop of a server, whose pipes say so by an exception of their own: the program may be gone before it was given everything."""
+
+    async def often():
+        return [(await run(["true"], timeout=5, stdin=b"x" * size)).code for size in (1, 1 << 20) for _ in range(20)]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert set(runner.run(often())) == {0}
+
+
+
 def test_children_get_nothing_that_is_for_us_alone(monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/host")
@@ -90,8 +103,6 @@ def test_log_lines():
 
 
 async def test_one_failing_task_leaves_the_others_alone(caplog):
-    import asyncio
-
     async def fail():
         raise ValueError("broken")
 

@@ -198,6 +198,7 @@ class Link:
     async def _attempt(self) -> DialFailed | None:
         """Dial; given up when something changes meanwhile."""
         asking = asyncio.get_running_loop().create_future()
+        self._swap = False  # before the certificate is read: one that is renewed from here on asks for another connection
         async with TaskScope("attempt") as scope:
             scope.spawn(self._dial(asking), name="dial")
             scope.spawn(self._kicked(asking), name="kick")
@@ -236,7 +237,7 @@ class Link:
         if dialed.date is not None:
             for watcher in self._dates:
                 watcher(dialed.date)
-        self._session, self._swap, self._trouble = session, False, ""
+        self._session, self._trouble = session, ""
         self._pace.connected(self._clock.monotonic())
         self._attempted.set()
         self.generation += 1

@@ -150,6 +150,33 @@ async def test_a_renewed_certificate_takes_over_without_losing_what_runs(live):
         assert live.tunnels.connected("edge-1")
 
 
+async def test_a_certificate_renewed_while_a_connection_is_made_asks_for_another(live):
+    """The one being made has still proved itself with the old one."""
+    async with agent_link(live, "edge-1") as agent, asyncio.timeout(10):
+        reach, dialing, go = agent.link._reach, asyncio.Event(), asyncio.Event()
+        first, dials = agent.link.session, []
+
+        class Slow:
+            async def __call__(self):
+                dials.append(agent.link.session)
+                found = await reach()
+                dialing.set()
+                await go.wait()
+                return found
+
+            close = reach.close
+
+        agent.link._reach = Slow()
+        agent.link.renewed()
+        await dialing.wait()
+        agent.link.renewed()
+        go.set()
+        await until(lambda: len(dials) == 2)
+        await until(lambda: agent.link.session not in (first, dials[1]))
+        assert dials[0] is first
+        assert dials[1] is not first
+
+
 async def test_a_connection_that_only_finishes_ends_too_when_its_address_is_gone(live, monkeypatch):
     async with agent_link(live, "edge-1") as agent, asyncio.timeout(10):
         first, gone = agent.link.session, []

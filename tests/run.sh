@@ -22,7 +22,7 @@ if [ "${1:-}" = --vm ]; then
     PACKAGES="$PACKAGES qemu-system-x86 qemu-utils vde-switch debootstrap e2fsprogs kmod cpio"
     [ -n "${EDGEKUBE_BINARY:-}" ] || PACKAGES="$PACKAGES libpython3.11 binutils gcc libc6-dev libzstd-dev zstd"
     export EDGEKUBE_VM=1 EDGEKUBE_REQUIRE="${EDGEKUBE_REQUIRE:-root,qemu,kubectl,busybox}"
-    set -- tests/vm "$@"
+    set -- tests/vm -o faulthandler_timeout=3600 "$@"
 fi
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

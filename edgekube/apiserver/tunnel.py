@@ -150,7 +150,7 @@ class Tunnels:
             return accept()
 
         extra = {name: transport.get_extra_info(name) for name in ("peername", "sockname")} | {CERTIFICATE: certificate}
-        session = Session(dialer=False, accept=accepted, patience=_PATIENCE, extra=extra)
+        session = Session(dialer=False, accept=accepted, patience=_PATIENCE, on_greeted=lambda: self._taken_over(tunnel), extra=extra)
         peer = extra["peername"]
         remote = peer[0] if isinstance(peer, tuple) else ""
         tunnel = _Tunnel(certificate.common_name.removeprefix(NODE_PREFIX), session, remote, process)
@@ -173,12 +173,17 @@ class Tunnels:
         for each in older[:-OLD_CONNECTIONS]:
             each.session.close("too many newer connections of the same node")
         for each in list(older):
-            each.session.drain("a newer connection of the same node has taken over")
             each.session.probe(_PROBE_SECONDS)
         older.append(tunnel)
         SESSIONS.inc()
         OPENED.inc()
         log.info("agent connected", extra={"node": tunnel.node, "remote": tunnel.remote})
+
+    def _taken_over(self, tunnel: _Tunnel) -> None:
+        """The agent speaks on this connection: older ones only finish what they have. Not before, or it had none for a moment."""
+        tunnels = self._nodes[tunnel.node]
+        for each in tunnels[: tunnels.index(tunnel)]:
+            each.session.drain("a newer connection of the same node has taken over")
 
     def _removed(self, tunnel: _Tunnel) -> None:
         if tunnel.expiry is not None:

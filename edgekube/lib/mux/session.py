@@ -45,6 +45,7 @@ class Session(asyncio.Protocol):
         window: int = WINDOW,
         max_streams: int = MAX_STREAMS,
         on_drain: Callable[[], None] = lambda: None,
+        on_greeted: Callable[[], None] = lambda: None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -52,7 +53,7 @@ class Session(asyncio.Protocol):
         self.window = window
         self.streams: dict[int, Stream] = {}
         self.draining = False  # no new streams, from either side
-        self._loop, self._accept, self._on_drain = loop, accept, on_drain
+        self._loop, self._accept, self._on_drain, self._on_greeted = loop, accept, on_drain, on_greeted
         self._extra, self._max = extra or {}, max_streams
         self._parity = 1 if dialer else 0
         self._next, self._newest = 2 - self._parity, 0
@@ -202,6 +203,7 @@ class Session(asyncio.Protocol):
         self._peer = hello
         for stream in list(self.streams.values()):
             stream.allow(hello.window)
+        self._on_greeted()
 
     def _find(self, number: int, kind: int) -> Stream | None:
         """The stream; None if it has ended here, and the peer could not know yet. Raises ProtocolError."""

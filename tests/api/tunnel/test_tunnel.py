@@ -169,6 +169,8 @@ async def test_a_certificate_renewed_while_a_connection_is_made_asks_for_another
         agent.link._reach = Slow()
         agent.link.renewed()
         await dialing.wait()
+        await agent.client.list(catalog.NODE)  # the old one is good until the new one is
+        assert agent.link.session is first
         agent.link.renewed()
         go.set()
         await until(lambda: len(dials) == 2)

@@ -303,14 +303,19 @@ note_changes() {
     [ -z "$INSTALLED" ] || edgekube_staged host note package $INSTALLED
 }
 
+findings() {
+    # Those marked with $1, each with the proof and the fix below it.
+    awk -v mark="^ *($1)" '!/^        / { shown = $0 ~ mark } shown'
+}
+
 check_host() {
     # What runs is left alone if the flags are wrong (2) or the machine can not do it (1).
     code=0
     found=$("$STAGED" check --as "$ROLE" $FIX "$@" 2>&1) || code=$?
     [ $code != 2 ] || { rm -f "$STAGED"; fail "$(echo "$found" | tail -n 1)"; }
     [ $code = 0 ] || { rm -f "$STAGED"; fail "this machine can not be made $ROLE_TEXT:
-$(echo "$found" | grep -A 2 -e FAIL -e '^edgekube: ')"; }
-    echo "$found" | grep -A 2 '^  warn' >&2 || true
+$(echo "$found" | findings 'FAIL|edgekube:')"; }
+    echo "$found" | findings warn >&2
 }
 
 failed() {

@@ -33,7 +33,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
         return selfcheck.report()
     if arguments.network:
         return _network(settings)
-    agent = arguments.role == "agent" if arguments.role else paths_of(settings).agent.is_dir()
+    agent = arguments.role == "agent" if arguments.role else _is_agent(settings)
     found = _look(settings, agent=agent)
     if arguments.fix:
         if os.geteuid() != 0:
@@ -46,6 +46,14 @@ def main(settings: Settings, arguments: Namespace) -> int:
     else:
         _print(found)
     return 1 if any(one.fatal and not one.ok for one in found) else 0
+
+
+def _is_agent(settings: Settings) -> bool:
+    """Who may not look into the data directory is told about a server: the rest of the findings are the same."""
+    try:
+        return paths_of(settings).agent.is_dir()
+    except PermissionError:
+        return False
 
 
 def _look(settings: Settings, *, agent: bool) -> list[Finding]:

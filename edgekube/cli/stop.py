@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from edgekube.cli.main import Failure
 from edgekube.config import Settings
@@ -30,6 +31,7 @@ def main(settings: Settings, arguments: Namespace) -> int:
         return 0
     pid = running(settings.run_dir / "edgekube.pid")
     if not pid:
+        _must_see(settings.run_dir / "edgekube.pid")
         print("edgekube is not running")
         return 0
     for unit in UNITS:
@@ -38,6 +40,16 @@ def main(settings: Settings, arguments: Namespace) -> int:
     stop_process(pid)
     print(f"edgekube (process {pid}) has stopped; its pods keep running")
     return 0
+
+
+def _must_see(path: Path) -> None:
+    """Raises Failure for who can not know whether it runs."""
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        raise Failure(f"{path.parent} is for root only: try sudo") from None
+    except OSError:
+        return
 
 
 def stop_process(pid: int) -> None:

@@ -50,6 +50,7 @@ def test_installed_twice_and_taken_away_the_machine_is_as_it_was(here, tmp_path)
     done = here.run(INSTALL, "--binary", binary, "--https-port=7443", "--node-labels", "a=b")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the cluster is ready" in done.stdout
+    assert not [line for line in done.stderr.splitlines() if line.startswith("  ok")], done.stderr  # only what is to be done
     first = here.sh("edgekube status --node | head -1")
     assert here.sh("cat /etc/edgekube/config.yaml") == 'https-port: 7443\nnode-labels: ["a=b"]\n'
     here.sh("echo '# mine' >> /etc/edgekube/config.yaml")

@@ -227,16 +227,37 @@ def test_a_missing_program(site, hidden, line):
     assert site.refuses(prefix=prefix, env={"PATH": "/usr/bin:/bin"}) == line
 
 
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
 def test_no_root(site):
     os.chmod(site.base, 0o755)
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    if subprocess.run([*nobody, sys.executable, "-c", "import edgekube"], capture_output=True, check=False).returncode != 0:
+    if subprocess.run([*NOBODY, sys.executable, "-c", "import edgekube"], capture_output=True, check=False).returncode != 0:
         pytest.skip("NOT TESTED HERE: this checkout can not be read by others")
-    assert site.refuses(prefix=nobody) == "a node makes namespaces, links and rules, which needs root: run it with sudo"
+    assert site.refuses(prefix=NOBODY) == "a node makes namespaces, links and rules, which needs root: run it with sudo"
     secret = site.base / "secret"
     secret.mkdir(mode=0o700)
-    line = site.refuses(prefix=nobody, data_dir=secret / "data", run_dir=secret / "run")
+    line = site.refuses(prefix=NOBODY, data_dir=secret / "data", run_dir=secret / "run")
     assert line.startswith("a node makes namespaces, links and rules, which needs root: run it with sudo")
+
+
+def test_looking_and_stopping_without_root_beside_a_server_of_root(site):
+    os.chmod(site.base, 0o755)
+    if subprocess.run([*NOBODY, sys.executable, "-c", "import edgekube"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("NOT TESTED HERE: this checkout can not be read by others")
+    secret = site.base / "secret"
+    (secret / "run").mkdir(parents=True)
+    (secret / "run" / "edgekube.pid").write_text("1\n")
+    secret.chmod(0o700)
+    places = (f"--data-dir={secret}/data", f"--run-dir={secret}/run")
+    checked, stopped = (
+        subprocess.run([*NOBODY, sys.executable, "-m", "edgekube", command, *places], capture_output=True, text=True, check=False)
+        for command in ("check", "stop")
+    )
+    assert "Traceback" not in checked.stderr, checked.stderr
+    assert checked.returncode == 1
+    assert checked.stdout.startswith("  FAIL  a node makes namespaces, links and rules, which needs root\n        fix: run it with sudo\n")
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (1, "", f"edgekube: {secret}/run is for root only: try sudo\n")
 
 
 def test_labels_that_a_node_may_not_give_itself(site):

@@ -136,10 +136,14 @@ class Site:
             found.append((pod["metadata"]["name"], pod["spec"].get("nodeName"), status.get("podIP"), ready, restarts))
         return found
 
-    def all_ready(self, count, app="web"):
-        """Whether exactly so many pods are there and all are Ready; then the pods."""
-        pods = self.pods(app)
-        return pods if len(pods) == count and all(pod[3] for pod in pods) else None
+    def all_ready(self, count, app="web", *, since=()):
+        """Whether exactly so many pods are there, all Ready, and each started anew if it is one of `since` (earlier answers); then the pods.
+
+        After a power cut the API tells at first what was true before it.
+        """
+        pods, restarts = self.pods(app), {pod[0]: pod[4] for pod in since}
+        ready = all(pod[3] and pod[4] > restarts.get(pod[0], -1) for pod in pods)
+        return pods if len(pods) == count and ready else None
 
 
 def deployment(name="web", replicas=2, *, spread=False, memory="32Mi"):

@@ -4,6 +4,7 @@ EDGEKUBE_VM_CUTS says how often (2). A cut is SIGKILL for QEMU: what the guest d
 """
 
 import base64
+import functools
 import http.client
 import itertools
 import json
@@ -92,9 +93,10 @@ def site():
 
 
 def test_what_was_acknowledged_survives_power_cuts_and_pods_come_back(site, capsys):
-    pods = {pod[0] for pod in site.pods()}
+    pods = site.pods()
     writers = Writers(site)
     for number in range(CUTS):
+        before = pods
         with writers:
             writers.wait_for(20)
             time.sleep(random.uniform(0, 3))  # anywhere in the middle of things
@@ -108,6 +110,7 @@ def test_what_was_acknowledged_survives_power_cuts_and_pods_come_back(site, caps
         old = [name for name, data in found.items() if name in writers.acknowledged and not writers.possible(name, int(data["value"]))]
         assert not lost, f"cut {number}: acknowledged and gone"
         assert not old, f"cut {number}: older than acknowledged"
-        assert {pod[0] for pod in eventually(lambda: site.all_ready(2), patience=600)} == pods
+        pods = eventually(functools.partial(site.all_ready, 2, since=before), patience=600)
+        assert {pod[0] for pod in pods} == {pod[0] for pod in before}
         with capsys.disabled():
             print(f"\ncut {number}: {len(writers.acknowledged)} objects acknowledged so far, none lost; up after {booted:.0f} s, all pods Ready after {time.monotonic() - cut:.0f} s")

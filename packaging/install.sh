@@ -121,7 +121,12 @@ stage_program() {
     if [ -z "$new" ]; then
         why=$("$STAGED" version 2>&1 | tail -n 1) || true
         rm -f "$STAGED"
-        fail "the program does not run on this machine: ${why#edgekube: }. Nothing was changed"
+        end=.
+        case "$why" in
+        "") why="it ends without a word: is ${BINARY:-it} edgekube?" end="" ;;
+        *"xec format error"*) why="$BINARY is damaged: copy it again" ;;
+        esac
+        fail "the program does not run on this machine: ${why#edgekube: }$end Nothing was changed"
     fi
     old=""
     [ ! -e "$LAUNCHER" ] || old=$(version_of "$LAUNCHER") || old=""
@@ -312,7 +317,7 @@ check_host() {
     # What runs is left alone if the flags are wrong (2) or the machine can not do it (1).
     code=0
     found=$("$STAGED" check --as "$ROLE" $FIX "$@" 2>&1) || code=$?
-    [ $code != 2 ] || { rm -f "$STAGED"; fail "$(echo "$found" | tail -n 1)"; }
+    [ $code != 2 ] || { rm -f "$STAGED"; fail "$(echo "$found" | tail -n 1 | sed 's/^edgekube: error: //')"; }
     [ $code = 0 ] || { rm -f "$STAGED"; fail "this machine can not be made $ROLE_TEXT:
 $(echo "$found" | findings 'FAIL|edgekube:')"; }
     echo "$found" | findings warn >&2

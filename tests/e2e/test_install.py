@@ -209,7 +209,8 @@ def test_bad_programs_are_refused_and_change_nothing(here, tmp_path):
     mine = {"x86_64": 0x3E, "aarch64": 0xB7}[os.uname().machine]
     other = 0xB7 if mine == 0x3E else 0x3E
     assert "another kind of machine" in refused(here, "--binary", elf(tmp_path / "other", other))
-    assert "does not run on this machine" in refused(here, "--binary", elf(tmp_path / "broken", mine))
+    line = refused(here, "--binary", elf(tmp_path / "broken", mine))
+    assert line.endswith(f"does not run on this machine: {tmp_path}/broken is damaged: copy it again. Nothing was changed\n")
     (tmp_path / "text").write_text("<html>404</html>")
     assert "damaged" in refused(here, "--binary", str(tmp_path / "text"))
     assert "does not exist" in refused(here, "--binary", str(tmp_path / "nowhere"))
@@ -224,11 +225,13 @@ def test_why_the_program_does_not_run_is_told(here, tmp_path):
     path = tmp_path / "edgekube"
     path.write_text("#!/bin/sh\necho 'edgekube: this machine has glibc 2.31' >&2\nexit 1\n")
     assert "does not run on this machine: this machine has glibc 2.31. Nothing was changed" in refused(here, "--binary", str(path))
+    path.write_text("#!/bin/sh\nexit 1\n")
+    assert f"it ends without a word: is {path} edgekube? Nothing was changed" in refused(here, "--binary", str(path))
 
 
 def test_wrong_flags_and_a_full_disk_are_refused(here, tmp_path):
     binary = program(tmp_path)
-    assert "--no-such" in refused(here, "--binary", binary, "--no-such=1")
+    assert refused(here, "--binary", binary, "--no-such=1") == "edgekube: unrecognized arguments: --no-such=1\n"
     assert "--cluster-cidr" in refused(here, "--binary", binary, "--cluster-cidr=x")
     here.sh("mount -t tmpfs -o size=20m small /var/lib/edgekube")
     assert "MiB are free" in refused(here, "--binary", binary)

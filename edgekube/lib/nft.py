@@ -7,6 +7,7 @@ Measured: a change through the library costs 0.12 ms, through the program 4 ms o
 import asyncio
 import contextlib
 import ctypes
+import errno
 import json
 import socket
 import struct
@@ -140,8 +141,10 @@ class TableWatch:
                 changed |= self._concerns(self._socket.recv(1 << 17), messages)
             except BlockingIOError:
                 break
-            except OSError:  # the queue overflowed, events were lost: our own big transaction, or look for ourselves
+            except OSError as error:  # the queue overflowed, events were lost: our own big transaction, or look for ourselves
                 changed |= not ours
+                if error.errno != errno.ENOBUFS:  # another trouble would not end by asking again
+                    break
         if changed:
             self._notify()
 

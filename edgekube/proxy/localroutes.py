@@ -129,8 +129,10 @@ class LocalRoutesWatch:
                 data = self._socket.recv(1 << 16)
             except BlockingIOError:
                 return lost
-            except OSError:  # events were lost: look
+            except OSError as error:  # events were lost: look
                 lost = True
+                if error.errno != errno.ENOBUFS:  # another trouble would not end by asking again
+                    return lost
                 continue
             lost |= _lost_one(data)
 

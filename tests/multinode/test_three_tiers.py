@@ -5,6 +5,7 @@ One story in order; each step leaves the fleet to the next. The timers of lost n
 """
 
 import contextlib
+import time
 
 import pytest
 
@@ -111,6 +112,18 @@ def customer(shop):
     return shop.net.machine("customer", shop.lan)
 
 
+def quiet(path):
+    """True once the file has not changed for two seconds: a node that has lost its server writes down what it knows, once."""
+    seen = [path.stat().st_mtime_ns, time.monotonic()]
+
+    def look():
+        if path.stat().st_mtime_ns != seen[0]:
+            seen[:] = [path.stat().st_mtime_ns, time.monotonic()]
+        return time.monotonic() - seen[1] > 2
+
+    return look
+
+
 def serves(shop, customer, *nodes):
     """The whole application, through each of these nodes."""
     for node in nodes:
@@ -135,9 +148,11 @@ def test_policies_hold_between_the_machines(shop, customer):
 
 def test_the_servers_cable_is_pulled_and_a_node_loses_its_power_meanwhile(shop, customer):
     server, node, other = shop.nodes()
-    before = containers(shop)
+    before, offset = containers(shop), node.log.stat().st_size
     shop.net.unplug(server.machine)
     wait_until(lambda: shop.condition("agent-1") == "Unknown" == shop.condition("agent-2"), what="the server misses its agents")
+    node.says("connection to the server lost", offset=offset)
+    wait_until(quiet(node.data / "agent" / "state"), what="what the node has heard of is on its disk")
     serves(shop, customer, other)
     node.power_off()
     node.machine.boot()
